@@ -1,0 +1,49 @@
+"""Scale granularities: how many elements of an operand share one FP32 scale.
+
+Knows extents and their spelling; how a scale travels is decided in `passes/promotion`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class ScaleGranularity:
+    """The block of an operand that shares one scale: `mn` rows of the operand by `k` elements of K.
+
+    None stands for the whole axis.
+    """
+
+    name: str  # the spec's spelling
+    scaled: bool  # False: the operand has no scales at all
+    mn: int | None
+    k: int | None
+
+
+NAMED = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            ScaleGranularity("none", False, None, None),
+            ScaleGranularity("tensor", True, None, None),
+            ScaleGranularity("row", True, 1, None),
+        )
+    }
+)
+
+# The block granularities that are in common use; `parse_granularity` accepts any RxK.
+COMMON_BLOCKS = ("1x128", "128x128")
+GRANULARITY_GRAMMAR = "none, tensor, row, or RxK such as " + " or ".join(COMMON_BLOCKS)
+
+
+def parse_granularity(text: str) -> ScaleGranularity:
+    """`none`, `tensor`, `row` or `RxK` (rows x K elements, both positive); raises ValueError."""
+    if text in NAMED:
+        return NAMED[text]
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    if match is None:
+        raise ValueError(f"expected {GRANULARITY_GRAMMAR}")
+    return ScaleGranularity(text, True, int(match[1]), int(match[2]))

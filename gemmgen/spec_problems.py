@@ -1,0 +1,153 @@
+"""What can be wrong with a request: contradictions, and pydantic's findings in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from gemmgen.dtypes import DTYPES
+from gemmgen.errors import SpecError
+
+if TYPE_CHECKING:
+    from gemmgen.spec import GemmSpec
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a request."""
+
+    path: str  # such as a.scale
+    message: str  # what is allowed
+    value: object = None
+    missing: bool = False
+
+    def __str__(self) -> str:
+        got = "missing" if self.missing else f"got {self.value!r}"
+        return f"{self.path or 'spec'}: {got}; {self.message}"
+
+
+def _k_bytes(spec: GemmSpec) -> Iterator[Problem]:
+    for name, operand in (("a", spec.a), ("b", spec.b)):
+        multiple = 16 // DTYPES[operand.dtype].bytes
+        if isinstance(spec.k, int) and spec.k % multiple:
+            reason = f"TMA reads rows of {name} at strides of 16 bytes"
+            yield Problem("k", f"expected a multiple of {multiple}: {reason}", spec.k)
+            return
+
+
+def _n_bytes(spec: GemmSpec) -> Iterator[Problem]:
+    multiple = 16 // DTYPES[spec.d.dtype].bytes
+    if isinstance(spec.n, int) and spec.n % multiple:
+        reason = "TMA writes rows of d at strides of 16 bytes"
+        yield Problem("n", f"expected a multiple of {multiple}: {reason}", spec.n)
+
+
+def _groups(spec: GemmSpec) -> Iterator[Problem]:
+    if spec.grouping == "dense" and spec.groups != 1:
+        yield Problem("groups", "expected 1 with grouping: dense", spec.groups)
+    if spec.grouping == "k_grouped" and spec.k != "dynamic":
+        yield Problem("k", "expected dynamic with grouping: k_grouped", spec.k)
+
+
+def _tile_warpgroups(spec: GemmSpec) -> Iterator[Problem]:
+    if spec.tile != "auto" and spec.warpgroups != "auto":
+        tile, layout = spec.tile, spec.warpgroups
+        if spec.swap_ab is not True and tile.m % (64 * layout.m):
+            yield Problem(
+                "warpgroups",
+                f"expected warpgroups along M that take multiples of 64 rows of the tile {tile}",
+                str(layout),
+            )
+
+
+def _split_cluster(spec: GemmSpec) -> Iterator[Problem]:
+    if spec.split_k != "auto" and spec.cluster != "auto":
+        size = spec.cluster.m * spec.cluster.n
+        if spec.split_k > 1 and size not in (1, spec.split_k):
+            yield Problem("split_k", f"expected 1, or a cluster of {spec.split_k}", spec.split_k)
+
+
+# Each check names the keys it reads: it runs when those are valid, whatever else is wrong.
+CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Problem]]], ...] = (
+    (("a", "b", "k"), _k_bytes),
+    (("d", "n"), _n_bytes),
+    (("grouping", "groups", "k"), _groups),
+    (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),
+    (("split_k", "cluster"), _split_cluster),
+)
+
+
+def run_checks(spec: GemmSpec, invalid: set[str]) -> list[Problem]:
+    """The contradictions of a spec, looked for among the keys that are valid by themselves."""
+    return [
+        problem
+        for keys, check in CONTRADICTIONS
+        if not invalid.intersection(keys)
+        for problem in check(spec)
+    ]
+
+
+def merged_problems(
+    error: ValidationError, data: dict[str, Any], model: type[BaseModel]
+) -> list[Problem]:
+    """One problem a path: pydantic reports every member of a union by itself."""
+    messages: dict[str, list[str]] = {}
+    values: dict[str, tuple[object, bool]] = {}
+    for item in error.errors():
+        path = _path(item["loc"], data, item["type"] == "missing")
+        message = item["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should be ", "expected ", 1)
+        if item["type"] == "extra_forbidden":
+            message = "unknown key; " + _allowed_keys(path, model)
+        elif item["type"] == "missing":
+            message = "this key is required"
+        messages.setdefault(path, []).append(message)
+        values[path] = (item["input"], item["type"] == "missing")
+    return [
+        Problem(path, ", or ".join(dict.fromkeys(texts)), *values[path])
+        for path, texts in messages.items()
+        if not any(other.startswith(f"{path}.") for other in messages)
+    ]
+
+
+def _path(location: tuple[int | str, ...], data: object, missing: bool) -> str:
+    """`a.scale` or `sass[1]`: the location without the names pydantic adds for union members."""
+    path = ""
+    for step in location:
+        if isinstance(data, dict) and step in data:
+            data, path = data[step], f"{path}.{step}" if path else str(step)
+        elif isinstance(data, list | tuple) and isinstance(step, int) and step < len(data):
+            data, path = data[step], f"{path}[{step}]"
+        elif missing and step == location[-1]:
+            path = f"{path}.{step}" if path else str(step)
+    return path
+
+
+def _allowed_keys(path: str, model: type[BaseModel]) -> str:
+    for step in path.split(".")[:-1]:
+        model = next(
+            kind
+            for kind in (model.model_fields[step].annotation, *_members(model, step))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
+    return "expected one of: " + ", ".join(model.model_fields)
+
+
+def _members(model: type[BaseModel], key: str) -> tuple[Any, ...]:
+    return get_args(model.model_fields[key].annotation)
+
+
+def problems_error(problems: list[Problem], where: object = None) -> SpecError:
+    """One error for all problems; `error.problems` holds them apart."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    error = SpecError(
+        f"the spec has {count}",
+        where=where,
+        detail="\n".join(map(str, problems)),
+        fix="see `gemmgen schema` for every key and its values",
+    )
+    error.problems = tuple(problems)
+    return error

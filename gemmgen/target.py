@@ -1,0 +1,57 @@
+"""What an sm_90a device offers: the limits that passes check and name in their errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device model. Sizes in bytes; registers are 32-bit.
+
+    Sources: CUDA C++ Programming Guide, technical specifications of compute capability 9.0; PTX
+    ISA, setmaxnreg.
+    """
+
+    name: str
+    architecture: str
+    sms: int  # multiprocessors; only the planner's sense of a wave, a kernel runs on any count
+    shared_memory: int = 232_448  # a CTA's dynamic shared memory, opted in (227 KB)
+    registers: int = 65_536  # of one multiprocessor
+    registers_per_thread: int = 255
+    register_granule: int = 8  # setmaxnreg and the allocator count in eights
+    threads_per_cta: int = 1024
+    cluster_size: int = 8  # largest portable cluster
+    tma_box: int = 256  # elements along one axis of a TMA box
+    tma_alignment: int = 16  # bytes: global addresses and strides of a tensor map
+    tma_destination_alignment: int = 128  # bytes: shared-memory side of a TMA copy
+
+
+H200 = Target("NVIDIA H200", "sm_90a", sms=132)
+H100_PCIE = Target("NVIDIA H100 PCIe", "sm_90a", sms=114)
+
+
+class Swizzle(Enum):
+    """Shared-memory address permutation of TMA and wgmma: the 16-byte chunks of a span are XORed
+    with the index of the 128-byte line (PTX ISA, "Swizzling Modes")."""
+
+    NONE = 0
+    B32 = 32
+    B64 = 64
+    B128 = 128
+
+    @property
+    def span(self) -> int:
+        """Bytes of one row of the pattern."""
+        return self.value
+
+    @property
+    def mask(self) -> int:
+        """Bits of the line index that are XORed onto the chunk index."""
+        return max(self.value // 16 - 1, 0)
+
+    @property
+    def alignment(self) -> int:
+        """Bytes after which the pattern repeats: what a buffer must be aligned to."""
+        return max(self.value * 8, 128)
