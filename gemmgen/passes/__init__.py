@@ -1,0 +1,86 @@
+"""GemmSpec -> KernelPlan. `lower` reads as the table of contents of GEMM generation.
+
+Each pass is a plain function whose parameters say what its decision rests on and whose result is
+one frozen part of the plan. There is no pass manager and no half-filled plan.
+"""
+
+from __future__ import annotations
+
+from gemmgen.errors import SpecError
+from gemmgen.passes.instruction import choose_instruction
+from gemmgen.passes.launch import choose_launch
+from gemmgen.passes.naming import kernel_name
+from gemmgen.passes.operands import place_operands
+from gemmgen.passes.problem import admit
+from gemmgen.passes.promotion import plan_promotion
+from gemmgen.passes.raster import choose_raster
+from gemmgen.passes.sass import choose_sass
+from gemmgen.passes.shared_memory import lay_out_shared_memory
+from gemmgen.passes.signature import derive_signature
+from gemmgen.passes.stages import choose_pipeline
+from gemmgen.passes.store_path import choose_store
+from gemmgen.passes.structures import Structure, candidate_structures
+from gemmgen.passes.tiling import place_tile
+from gemmgen.passes.warpgroups import assign_warpgroups
+from gemmgen.plan import KernelPlan, Problem
+from gemmgen.spec import GemmSpec
+from gemmgen.target import H200, Target
+
+
+def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
+    """Decide everything about the kernel of a spec.
+
+    Raises UnsupportedError for what this version does not build and SpecError for a request that no
+    Hopper kernel can satisfy, with the limit that it breaks. What the spec fixes is never changed.
+    """
+    problem = admit(spec)
+    refusals: list[SpecError] = []
+    for structure in candidate_structures(spec, problem, target):
+        try:
+            return _lower_structure(spec, problem, structure, target)
+        except SpecError as refusal:
+            refusals.append(refusal)
+    # Every candidate obeys the keys that the spec fixes, so the first refusal is the one to mend.
+    raise refusals[0]
+
+
+def _lower_structure(
+    spec: GemmSpec, problem: Problem, structure: Structure, target: Target
+) -> KernelPlan:
+    tile, cluster = place_tile(structure, target)
+    warps = assign_warpgroups(structure, tile, target)
+    mma = choose_instruction(problem, tile, warps)
+    operand_a, operand_b = place_operands(spec, problem, tile)
+    promotion = plan_promotion(problem, tile, cluster, warps)
+    store = choose_store(problem, tile, warps)
+    pipeline, store = choose_pipeline(
+        structure, tile, warps, operand_a, operand_b, promotion, store, target
+    )
+    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
+    scheduler = choose_raster(spec, problem, tile, cluster)
+    arguments, params = derive_signature(problem, tile, operand_a, operand_b, promotion, store)
+    launch = choose_launch(warps, cluster, smem)
+    sass = choose_sass(spec)
+    name = kernel_name(
+        spec, problem, tile, cluster, warps, pipeline, scheduler, operand_a, operand_b
+    )
+    return KernelPlan(
+        name=name,
+        spec=spec.to_yaml(),
+        problem=problem,
+        tile=tile,
+        cluster=cluster,
+        warps=warps,
+        mma=mma,
+        operand_a=operand_a,
+        operand_b=operand_b,
+        promotion=promotion,
+        pipeline=pipeline,
+        store=store,
+        smem=smem,
+        scheduler=scheduler,
+        arguments=arguments,
+        params=params,
+        launch=launch,
+        sass=sass,
+    )

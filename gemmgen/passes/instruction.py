@@ -1,0 +1,46 @@
+"""Which wgmma covers a warpgroup's part of the tile, in how many waves."""
+
+from __future__ import annotations
+
+from gemmgen.dtypes import DTYPES
+from gemmgen.errors import SpecError
+from gemmgen.passes.tiling import MMA_M
+from gemmgen.plan import Mma, Problem, Tile, Warps
+
+# Registers of a consumer thread beside its accumulators: addresses, scales, loop state. The
+# tightest kernel that was measured without spills (192x176, three warpgroups) leaves this many.
+OTHER_REGISTERS = 28
+
+
+def choose_instruction(problem: Problem, tile: Tile, warps: Warps) -> Mma:
+    """The widest wgmma whose partial sums fit beside the totals.
+
+    A wave is one wgmma per K step; a warpgroup with fewer waves reads its A from shared memory
+    less. Raises SpecError when the accumulators of the tile exceed the register budget.
+    """
+    rows, columns = tile.m // warps.consumers_m, tile.n // warps.consumers_n
+    waves_m = rows // MMA_M
+    totals = waves_m * columns // 2
+    budget = warps.consumer_registers
+    for waves_n in (1, 2, 4):
+        n, rest = divmod(columns, waves_n)
+        if rest or n % 8:
+            continue
+        required = totals + n // 2 + OTHER_REGISTERS
+        if required <= budget:
+            return Mma(
+                n=n,
+                k=DTYPES[problem.a].mma_k,
+                waves_m=waves_m,
+                waves_n=waves_n,
+                a_type=DTYPES[problem.a].ptx,
+                b_type=DTYPES[problem.b].ptx,
+                reason=f"{totals} totals and {n // 2} partial sums fit into {budget} registers",
+            )
+    raise SpecError(
+        "this kernel does not fit: registers of a consumer thread",
+        where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+        expected=f"at most {budget}",
+        got=f"{totals + columns // 8 + OTHER_REGISTERS} required, {totals} of them totals",
+        fix="a smaller tile or more warpgroups",
+    )

@@ -1,0 +1,74 @@
+"""The name of a kernel: its folder and its `extern "C"` symbol."""
+
+from __future__ import annotations
+
+import re
+
+from gemmgen.errors import SpecError
+from gemmgen.plan import Cluster, Operand, Pipeline, Problem, Scheduler, Tile, Warps
+from gemmgen.spec import GemmSpec
+
+# C++20 keywords that a name of letters, digits and `_` can hit.
+CPP_KEYWORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t "
+        "char16_t char32_t class compl concept const consteval constexpr constinit const_cast "
+        "continue co_await co_return co_yield decltype default delete do double dynamic_cast else "
+        "enum explicit export extern false float for friend goto if inline int long mutable "
+        "namespace new noexcept not not_eq nullptr operator or or_eq private protected public "
+        "register reinterpret_cast requires return short signed sizeof static static_assert "
+        "static_cast struct switch template this thread_local throw true try typedef typeid "
+        "typename union unsigned using virtual void volatile wchar_t while xor xor_eq ",
+    )
+)
+
+
+def kernel_name(
+    spec: GemmSpec,
+    problem: Problem,
+    tile: Tile,
+    cluster: Cluster,
+    warps: Warps,
+    pipeline: Pipeline,
+    scheduler: Scheduler,
+    operand_a: Operand,
+    operand_b: Operand,
+) -> str:
+    """The spec's name as a C identifier, or one that spells every choice that shapes the text.
+
+    Raises SpecError for a name that C++ keeps for itself.
+    """
+    if spec.name is not None:
+        return _identifier(spec.name)
+    sizes = "".join(
+        f"_{axis}{size}"
+        for axis, size in (("m", problem.m), ("n", problem.n), ("k", problem.k))
+        if size is not None
+    )
+    hints = "".join(
+        f"_{operand.name}{operand.l2_hint.removeprefix('evict_')}"
+        for operand in (operand_a, operand_b)
+        if operand.l2_hint != "evict_normal"
+    )
+    return (
+        f"gemm_{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{problem.d}{sizes}"
+        f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
+        f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
+        f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}"
+    )
+
+
+def _identifier(name: str) -> str:
+    identifier = name.replace("-", "_")
+    if identifier[0].isdigit():
+        identifier = f"gemm_{identifier}"
+    if identifier in CPP_KEYWORDS or identifier.startswith("__"):
+        raise SpecError(
+            "the kernel cannot have this name",
+            where="name",
+            expected="a name that C++ does not keep for itself",
+            got=name,
+            fix=f"for example gemm_{name.strip('_-')}",
+        )
+    return identifier

@@ -1,0 +1,53 @@
+"""How partial sums become totals: which scales a warpgroup needs, where a scale block ends."""
+
+from __future__ import annotations
+
+from gemmgen.plan import Cluster, Problem, Promotion, Tile, Warps
+from gemmgen.scaling import parse_granularity
+
+
+def plan_promotion(problem: Problem, tile: Tile, cluster: Cluster, warps: Warps) -> Promotion:
+    """Two-level accumulation: the tensor core sums one scale block of K, FP32 totals sum those.
+
+    A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
+    which they can: selecting a scale at run time costs about 200 cycles a K tile, a copy costs
+    none.
+    """
+    granularity = parse_granularity(problem.scale_b)
+    block, interval_k = granularity.mn, granularity.k
+    assert block is not None  # only 128x128 is admitted
+    assert interval_k is not None
+    columns = tile.n // warps.consumers_n
+    tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
+    splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
+    blocks = max(1 + -(-(columns - first) // block) for first in splits)
+    return Promotion(
+        interval_k=interval_k,
+        scale_a_stage_bytes=-(-tile.m * 4 // 128) * 128,
+        scale_b_block_n=block,
+        scale_b_blocks=blocks,
+        first_block_columns=splits,
+        reason=(
+            "scales of A arrive by TMA with the stage, scales of B by load one K tile ahead; "
+            + (
+                f"{len(splits)} copies of the mainloop, one for each way to straddle scale blocks"
+                if len(splits) > 1
+                else "every tile meets the scale blocks of B in the same way"
+            )
+        ),
+    )
+
+
+def first_block_columns(
+    tile_n: int, columns: int, across_n: int, block: int, tiles: int
+) -> tuple[int, ...]:
+    """Every count of a warpgroup's columns that can lie in its first scale block, ascending.
+
+    `tiles` are the tiles along N; after `block` of them the pattern repeats.
+    """
+    starts = {
+        (tile * tile_n + warpgroup * columns) % block
+        for tile in range(min(tiles, block))
+        for warpgroup in range(across_n)
+    }
+    return tuple(sorted({min(block - start, columns) for start in starts}))

@@ -1,0 +1,30 @@
+"""The order in which CTAs visit tiles."""
+
+from __future__ import annotations
+
+from gemmgen.passes.structures import ASSUMED_K
+from gemmgen.plan import Cluster, Problem, Scheduler, Tile
+from gemmgen.spec import GemmSpec
+
+# Measured on an H200: with short K every tile along M before the next column is 2 to 3 % faster
+# than bands of 8; at K = 16384 bands of 16 beat bands of 8 by 1 %; between them 4 to 32 are equal.
+SHORT_K, LONG_K = 2048, 16384
+WIDEST_BAND = 32
+
+
+def choose_raster(spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster) -> Scheduler:
+    """Bands along M: the CTAs that run at the same time share rows of A and of B in L2."""
+    band, reason = _band(spec, problem, tile)
+    return Scheduler(spec.grouping, max(band // cluster.m, 1), reason)
+
+
+def _band(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[int, str]:
+    if spec.raster != "auto":
+        return spec.raster, "asked for"
+    k = problem.k or ASSUMED_K
+    tiles_m = -(-problem.expected_m // tile.m)
+    if k <= SHORT_K:
+        return min(tiles_m, WIDEST_BAND), "short K: all tiles along M before the next column"
+    if k >= LONG_K:
+        return 16, "long K: bands of 16 tiles along M"
+    return 8, "bands of 8 tiles along M"

@@ -1,0 +1,35 @@
+"""Where everything lies in shared memory: one list of regions, largest alignment first."""
+
+from __future__ import annotations
+
+from gemmgen.plan import Operand, Pipeline, Promotion, Smem, SmemRegion, Store, Warps
+
+BARRIER_BYTES = 8  # one mbarrier object (PTX ISA, mbarrier)
+TMA_ALIGNMENT = 128  # bytes, shared-memory side of a copy without swizzle
+
+
+def lay_out_shared_memory(
+    warps: Warps,
+    operand_a: Operand,
+    operand_b: Operand,
+    promotion: Promotion,
+    pipeline: Pipeline,
+    store: Store,
+) -> Smem:
+    """Regions in order of falling alignment, so that padding stays small."""
+    stages = pipeline.stages
+    arrays = (
+        ("a", operand_a.stage_bytes, stages, operand_a.swizzle.alignment),
+        ("b", operand_b.stage_bytes, stages, operand_b.swizzle.alignment),
+        ("d", store.buffer_bytes, warps.consumer_warps * store.buffers, store.swizzle.alignment),
+        ("scale_a", promotion.scale_a_stage_bytes, stages, TMA_ALIGNMENT),
+        ("full_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
+        ("empty_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
+    )
+    regions: list[SmemRegion] = []
+    end = 0
+    for name, stride, count, alignment in arrays:
+        offset = -(-end // alignment) * alignment
+        regions.append(SmemRegion(name, offset, stride, count, alignment))
+        end = regions[-1].end
+    return Smem(tuple(regions), end, reason="TMA and wgmma operands first: they want 1024 bytes")

@@ -1,0 +1,153 @@
+"""Which structures of a kernel are worth trying for a problem, best first.
+
+Rules and rates come from measurements on an H200 (docs/kernel-notes.md). What the spec fixes
+replaces the rule's choice in every candidate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gemmgen.plan import Problem
+from gemmgen.spec import GemmSpec
+from gemmgen.target import Target
+
+ASSUMED_N = 4096  # what the planner has in mind for run-time sizes
+ASSUMED_K = 7168
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The choices that span several parts of the plan."""
+
+    tile_m: int
+    tile_n: int
+    warpgroups_m: int
+    warpgroups_n: int
+    unroll: int
+    early_wait: bool
+    rate: float = 1.0  # tensor throughput relative to the best structure, long K
+    overhead_k: int = 173  # what prologue and epilogue of a tile cost, in elements of K
+    cluster_m: int = 1
+    cluster_n: int = 1
+    tile_k: int = 128
+    stages: int | None = None  # None: as many as fit, at most `most_stages`
+    most_stages: int = 8
+    reason: str = ""
+
+
+# Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
+# smaller are estimates. A third warpgroup hides the epilogue of the other two, hence its overhead.
+TILES = (
+    Structure(192, 128, 3, 1, unroll=4, early_wait=True, overhead_k=85),
+    Structure(128, 256, 2, 1, unroll=4, early_wait=False),
+    Structure(128, 192, 2, 1, unroll=2, early_wait=True, rate=0.98),
+    Structure(128, 176, 2, 1, unroll=2, early_wait=True, rate=0.97),
+    Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.90),
+    Structure(128, 96, 2, 1, unroll=4, early_wait=True, rate=0.80),
+    Structure(128, 64, 2, 1, unroll=4, early_wait=True, rate=0.62),
+    Structure(64, 128, 1, 1, unroll=4, early_wait=True, rate=0.60),
+    Structure(64, 64, 1, 1, unroll=4, early_wait=True, rate=0.42, most_stages=12),
+)
+
+# M <= 64, where the weights stream through once: the widest tile that still makes one wave.
+NARROW_TILES = (
+    Structure(64, 64, 1, 1, unroll=4, early_wait=True, most_stages=12),
+    Structure(64, 128, 1, 1, unroll=4, early_wait=True),
+    Structure(64, 192, 1, 2, unroll=4, early_wait=True),
+    Structure(64, 256, 1, 2, unroll=4, early_wait=True),
+)
+
+# 64 < M <= 128.
+MIDDLE_TILES = (
+    Structure(128, 64, 2, 1, unroll=4, early_wait=True),
+    Structure(128, 96, 2, 1, unroll=4, early_wait=True),
+    Structure(128, 128, 2, 1, unroll=4, early_wait=True),
+    Structure(128, 192, 2, 1, unroll=2, early_wait=True),
+)
+SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring when M <= 64
+SHORT_K_STAGES = 6
+
+
+def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> Iterator[Structure]:
+    """Structures that obey the spec, best first; at least one."""
+    if spec.tile != "auto":
+        ranked = [_of_tile(spec.tile.m, spec.tile.n, spec.tile.k)]
+    else:
+        ranked = _ranked(problem, target.sms)
+    for structure in ranked:
+        yield _obeying(spec, structure)
+
+
+def _of_tile(tile_m: int, tile_n: int, tile_k: int) -> Structure:
+    """The usual structure of a tile that the spec asks for."""
+    reason = "asked for"
+    for known in (*TILES, *NARROW_TILES):
+        if (known.tile_m, known.tile_n) == (tile_m, tile_n):
+            return dataclasses.replace(known, tile_k=tile_k, reason=reason)
+    warpgroups_m = {64: 1, 192: 3}.get(tile_m, 2)
+    warpgroups_n = 2 if tile_m == 64 and tile_n > 128 else 1
+    unroll = 4 if tile_n <= 128 else 2
+    return Structure(
+        tile_m, tile_n, warpgroups_m, warpgroups_n, unroll, True, tile_k=tile_k, reason=reason
+    )
+
+
+def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
+    """The structure with every key that the spec fixes."""
+    fixed: dict[str, object] = {}
+    if spec.warpgroups != "auto":
+        fixed |= {"warpgroups_m": spec.warpgroups.m, "warpgroups_n": spec.warpgroups.n}
+    if spec.cluster != "auto":
+        fixed |= {"cluster_m": spec.cluster.m, "cluster_n": spec.cluster.n}
+    for key in ("stages", "unroll", "early_wait"):
+        if (asked := getattr(spec, key)) != "auto":
+            fixed[key] = asked
+    return dataclasses.replace(structure, **fixed)  # type: ignore[arg-type]
+
+
+def _ranked(problem: Problem, sms: int) -> list[Structure]:
+    n = problem.n or ASSUMED_N
+    k = problem.k or ASSUMED_K
+    if problem.expected_m <= 64:
+        return _one_wave(NARROW_TILES, n, k, sms)
+    if problem.expected_m <= 128:
+        return _one_wave(MIDDLE_TILES, n, k, sms)
+    ranked = sorted(TILES, key=lambda s: predicted_cost(s, problem.expected_m, n, k, sms))
+    return [dataclasses.replace(s, reason=_waves(s, problem.expected_m, n, sms)) for s in ranked]
+
+
+def _one_wave(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
+    """The narrowest tile whose row of tiles runs at once, then the wider and the narrower ones."""
+    fitting = [s for s in tiles if -(-n // s.tile_n) <= sms]
+    first = fitting[0] if fitting else tiles[-1]
+    short = first.tile_m == 64 and k <= SHORT_K
+    ranked = [first, *(s for s in tiles if s is not first)]
+    return [
+        dataclasses.replace(
+            s,
+            most_stages=SHORT_K_STAGES if short else s.most_stages,
+            reason=f"few rows: the weights stream through {-(-n // s.tile_n)} tiles of {s.tile_n} "
+            f"columns on {sms} multiprocessors",
+        )
+        for s in ranked
+    ]
+
+
+def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int) -> float:
+    """Time to compute all tiles, in multiply-adds of the best structure's multiprocessor.
+
+    A last wave that is not full costs less than a full one, but more than its share: busy
+    multiprocessors run faster when fewer are busy (measured: 0.38 + 0.62 of the share).
+    """
+    tiles = -(-m // s.tile_m) * -(-n // s.tile_n)
+    full, rest = divmod(tiles, sms)
+    waves = full + (0.38 + 0.62 * rest / sms if rest and full else float(bool(rest)))
+    return waves * s.tile_m * s.tile_n * (k + s.overhead_k) / s.rate
+
+
+def _waves(s: Structure, m: int, n: int, sms: int) -> str:
+    tiles = -(-m // s.tile_m) * -(-n // s.tile_n)
+    return f"least predicted time: {tiles} tiles are {tiles / sms:.2f} waves of {sms} CTAs"

@@ -1,0 +1,309 @@
+"""What was decided: one frozen part a decision, all of them data.
+
+`passes.lower` makes a plan, `render` prints it, the runtime launches by it. A plan holds numbers,
+names and reasons; nothing here computes anything but sums of its own fields. Extents are in
+elements unless a comment says bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from gemmgen.target import Swizzle
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. None: known at launch only."""
+
+    m: int | None
+    n: int | None
+    k: int | None
+    expected_m: int  # the M that the planner had in mind
+    a: str  # dtype names
+    b: str
+    d: str
+    scale_a: str  # scale granularities
+    scale_b: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The block of D that one CTA computes, and its K step."""
+
+    m: int
+    n: int
+    k: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """CTAs along M and N that share operands by multicast."""
+
+    m: int
+    n: int
+    reason: str
+
+    @property
+    def size(self) -> int:
+        return self.m * self.n
+
+    @property
+    def multicast_a(self) -> bool:
+        """CTAs beside each other along N read the same rows of A."""
+        return self.n > 1
+
+    @property
+    def multicast_b(self) -> bool:
+        """CTAs above each other along M read the same rows of B."""
+        return self.m > 1
+
+
+@dataclass(frozen=True)
+class Warps:
+    """Roles of the warpgroups and their registers."""
+
+    consumers_m: int  # consumer warpgroups along the tile's M
+    consumers_n: int  # and along its N
+    threads: int  # of the CTA, the producer warpgroup included
+    launch_registers: int  # a thread, as ptxas allots them from the launch bounds
+    consumer_registers: int  # a thread, after setmaxnreg
+    producer_registers: int
+    moves_registers: bool  # False: no setmaxnreg, every role keeps the launch registers
+    reason: str
+
+    @property
+    def consumers(self) -> int:
+        return self.consumers_m * self.consumers_n
+
+    @property
+    def consumer_warps(self) -> int:
+        return 4 * self.consumers
+
+
+@dataclass(frozen=True)
+class Mma:
+    """The wgmma instruction and how often a warpgroup issues it to cover its part of the tile."""
+
+    n: int  # N of one wgmma; its M is 64
+    k: int  # K of one wgmma
+    waves_m: int  # wgmma tiles of a warpgroup along M
+    waves_n: int  # and along N
+    a_type: str  # PTX types
+    b_type: str
+    reason: str
+
+    @property
+    def accumulators(self) -> int:
+        """FP32 registers a thread that one wgmma writes."""
+        return self.n // 2
+
+    @property
+    def totals(self) -> int:
+        """FP32 registers a thread that hold promoted sums."""
+        return self.waves_m * self.waves_n * self.accumulators
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One operand in shared memory: a [rows x tile.k] box a stage, K-major, swizzled."""
+
+    name: str
+    rows: int  # of the tile
+    stage_bytes: int
+    swizzle: Swizzle
+    l2_hint: str  # evict_normal | evict_first | evict_last
+    reason: str
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """How the tensor core's partial sums become FP32 totals."""
+
+    interval_k: int  # K elements whose partial sums stay in the tensor core's accumulators
+    scale_a_stage_bytes: int  # one FP32 scale a row of the tile, by TMA with the stage
+    scale_b_block_n: int  # columns of B that share one scale
+    scale_b_blocks: int  # most scale blocks that the columns of one warpgroup touch
+    first_block_columns: tuple[
+        int, ...
+    ]  # possible counts of a warpgroup's columns in its first block
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The ring of shared-memory stages between producer and consumers."""
+
+    stages: int
+    stage_bytes: int  # bytes that TMA delivers to one full barrier
+    unroll: int  # K tiles in one pass of the K loop
+    early_wait: bool  # wait for the next stage and load its scales before promotion
+    reason: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """The way out: stmatrix into a buffer of the warp, one TMA store a buffer."""
+
+    columns: int  # of one buffer; its rows are the 16 of a warp
+    chunks: int  # buffers' worth of columns that a warpgroup stores per 64 rows
+    buffers: int  # a warp
+    buffer_bytes: int
+    swizzle: Swizzle
+    reason: str
+
+
+@dataclass(frozen=True)
+class SmemRegion:
+    """One array in shared memory."""
+
+    name: str
+    offset: int  # bytes from the base
+    stride: int  # bytes from one element of the array to the next
+    count: int
+    alignment: int  # bytes
+
+    @property
+    def bytes(self) -> int:
+        return self.stride * self.count
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.bytes
+
+
+@dataclass(frozen=True)
+class Smem:
+    """All shared memory of a CTA; the base is aligned to the first region's alignment."""
+
+    regions: tuple[SmemRegion, ...]
+    bytes: int
+    reason: str
+
+    def region(self, name: str) -> SmemRegion:
+        return next(region for region in self.regions if region.name == name)
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Which CTA computes which tile, and in which order."""
+
+    grouping: str
+    raster_band: int  # cluster tiles along M that are visited before the next column
+    reason: str
+
+
+@dataclass(frozen=True)
+class Extent:
+    """One extent of a tensor: ceil(dimension / block)."""
+
+    dimension: str  # m | n | k
+    block: int = 1
+
+    def __str__(self) -> str:
+        return self.dimension if self.block == 1 else f"ceil({self.dimension}/{self.block})"
+
+
+@dataclass(frozen=True)
+class TensorArgument:
+    """One tensor that the caller passes, in call order."""
+
+    name: str
+    dtype: str
+    shape: tuple[Extent, ...]
+    # row_major: last axis contiguous, a row pitch that is a multiple of 16 bytes
+    # m_major:   first axis contiguous, second axis at a stride of align(m, 4) elements
+    # contiguous: as torch.Tensor.is_contiguous
+    layout: str
+    written: bool  # the kernel's output
+
+
+@dataclass(frozen=True)
+class KernelParam:
+    """One parameter of the CUDA kernel, in signature order."""
+
+    name: str
+    kind: str  # tensor_map | pointer | scalar
+    source: str  # tensor_map, pointer: name of the tensor argument; scalar: the dimension
+    dtype: str = "u32"  # tensor_map, pointer: of the tensor
+    box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
+    swizzle: Swizzle = Swizzle.NONE  # tensor_map
+    l2_promotion: int = 0  # tensor_map: bytes, 0 for none
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The geometry of a launch: persistent, as many whole clusters as run at once."""
+
+    threads: int
+    cluster: int  # CTAs; 1: launched without a cluster
+    shared_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sass:
+    """What the cubin pass is asked to do, and by which compiler the code is made."""
+
+    passes: tuple[str, ...]
+    toolchain: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class KernelPlan:
+    """Everything that a kernel is, decided."""
+
+    name: str  # folder, file and `extern "C"` symbol
+    spec: str  # the request, as YAML
+    problem: Problem
+    tile: Tile
+    cluster: Cluster
+    warps: Warps
+    mma: Mma
+    operand_a: Operand
+    operand_b: Operand
+    promotion: Promotion
+    pipeline: Pipeline
+    store: Store
+    smem: Smem
+    scheduler: Scheduler
+    arguments: tuple[TensorArgument, ...]
+    params: tuple[KernelParam, ...]
+    launch: Launch
+    sass: Sass
+
+    def to_json(self) -> str:
+        """The plan as JSON text; `from_json` is its inverse."""
+        record = {"schema": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(record, indent=2, default=lambda member: member.name) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> KernelPlan:
+        """Raises ValueError when the text is not a plan of this schema version."""
+        record = json.loads(text)
+        if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA_VERSION:
+            raise ValueError(f"not a kernel plan of schema version {SCHEMA_VERSION}")
+        return _from_record(cls, record)  # type: ignore[no-any-return]
+
+
+def _from_record(kind: Any, value: Any) -> Any:
+    """Rebuild `kind` from what `json.loads` gave; the inverse of `dataclasses.asdict`."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) != set(hints):
+            raise ValueError(f"not a {getattr(kind, '__name__', kind)}: {value!r}")
+        return kind(**{name: _from_record(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
+    if kind is Swizzle:
+        return Swizzle[value]
+    if getattr(kind, "__origin__", None) is tuple:
+        return tuple(_from_record(kind.__args__[0], part) for part in value)
+    return value
