@@ -1,0 +1,109 @@
+"""KernelPlan -> CUDA C++. The one Jinja environment, and the filters that spell lists for it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+from gemmgen.errors import SpecError
+from gemmgen.grouping import GROUPINGS
+from gemmgen.plan import KernelParam, KernelPlan
+from gemmgen.version import __version__
+
+if TYPE_CHECKING:
+    import jinja2
+
+CUDA_TYPES = {"u32": "uint32_t", "f32": "float"}
+
+
+def render(plan: KernelPlan) -> str:
+    """The kernel of a plan as CUDA C++: no includes, one `extern "C"` symbol, the plan's name.
+
+    Raises SpecError when the name is one that the kernel's own text uses.
+    """
+    text = (
+        _environment()
+        .get_template("kernel.cu.jinja")
+        .render(
+            plan=plan, scheduler=GROUPINGS[plan.scheduler.grouping].scheduler, version=__version__
+        )
+    )
+    code = re.sub(r"//.*", "", text)
+    if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
+        raise SpecError(
+            "the kernel cannot have this name",
+            where="name",
+            expected="a name that the text of the kernel does not use itself",
+            got=plan.name,
+            fix=f"for example gemm_{plan.name}",
+        )
+    return text
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gemmgen"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        finalize=_spell,
+    )
+    environment.filters.update(
+        camel=_camel,
+        operands=_operands,
+        constraints=_constraints,
+        cuda_params=_cuda_params,
+    )
+    return environment
+
+
+def _spell(value: object) -> object:
+    """What a template may print: text and integers; booleans as C++ spells them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) or type(value) is int:
+        return value
+    raise TypeError(
+        f"a template printed {value!r} ({type(value).__name__}): "
+        "give the plan a field that holds the C++ spelling as text"
+    )
+
+
+def _camel(name: str) -> str:
+    """scale_a -> ScaleA."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _operands(count: int) -> list[str]:
+    """%0, %1, ... in lines of sixteen, for the text of an asm statement."""
+    return _lines([f"%{i}" for i in range(count)], 16)
+
+
+def _constraints(count: int, array: str) -> list[str]:
+    """The read-write constraints of `count` FP32 elements of an array, in lines of seven."""
+    lines = _lines([f'"+f"({array}[{i}])' for i in range(count)], 7)
+    return [(": " if i == 0 else "  ") + line for i, line in enumerate(lines)]
+
+
+def _lines(items: list[str], width: int) -> list[str]:
+    rows = [", ".join(items[i : i + width]) for i in range(0, len(items), width)]
+    return [row + "," for row in rows[:-1]] + rows[-1:]
+
+
+def _cuda_params(params: tuple[KernelParam, ...]) -> str:
+    """The kernel's signature, one parameter a line."""
+    return ",\n    ".join(map(_cuda_param, params))
+
+
+def _cuda_param(param: KernelParam) -> str:
+    if param.kind == "tensor_map":
+        return f"const __grid_constant__ TensorMap {param.name}"
+    if param.kind == "pointer":
+        return f"const {CUDA_TYPES[param.dtype]}* __restrict__ {param.name}"
+    return f"{CUDA_TYPES[param.dtype]} {param.name}"
