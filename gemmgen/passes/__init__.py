@@ -54,7 +54,17 @@ def _lower_structure(
     promotion = plan_promotion(problem, tile, cluster, warps)
     store = choose_store(problem, tile, warps)
     pipeline, store = choose_pipeline(
-        structure, tile, warps, operand_a, operand_b, promotion, store, target
+        spec,
+        problem,
+        structure,
+        tile,
+        warps,
+        mma,
+        operand_a,
+        operand_b,
+        promotion,
+        store,
+        target,
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)

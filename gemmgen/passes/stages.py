@@ -7,16 +7,20 @@ import dataclasses
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import lay_out_shared_memory
 from gemmgen.passes.structures import Structure
-from gemmgen.plan import Operand, Pipeline, Promotion, Store, Tile, Warps
+from gemmgen.plan import Mma, Operand, Pipeline, Problem, Promotion, Store, Tile, Warps
+from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
 LEAST_STAGES = 2  # with one, the producer could never run ahead
 
 
 def choose_pipeline(
+    spec: GemmSpec,
+    problem: Problem,
     structure: Structure,
     tile: Tile,
     warps: Warps,
+    mma: Mma,
     operand_a: Operand,
     operand_b: Operand,
     promotion: Promotion,
@@ -27,25 +31,22 @@ def choose_pipeline(
 
     Raises SpecError when not even two stages fit, or not as many as the spec asks for.
     """
-
-    def bytes_of(stages: int, buffers: int) -> int:
-        return lay_out_shared_memory(
-            warps,
-            operand_a,
-            operand_b,
-            promotion,
-            dataclasses.replace(pipeline, stages=stages),
-            dataclasses.replace(store, buffers=buffers),
-        ).bytes
-
+    asked = None if spec.stages == "auto" else spec.stages
+    unroll, unroll_reason = _unroll(spec, problem, structure, tile, mma, promotion)
     pipeline = Pipeline(
-        stages=structure.stages or LEAST_STAGES,
+        stages=asked or LEAST_STAGES,
         # A TMA box counts in full, also where it hangs over the edge of the tensor.
         stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + tile.m * 4,
-        unroll=structure.unroll,
+        unroll=unroll,
         early_wait=structure.early_wait,
         reason="",
     )
+
+    def bytes_of(stages: int, buffers: int) -> int:
+        deeper = dataclasses.replace(pipeline, stages=stages)
+        buffered = dataclasses.replace(store, buffers=buffers)
+        return lay_out_shared_memory(warps, operand_a, operand_b, promotion, deeper, buffered).bytes
+
     require(
         bytes_of(pipeline.stages, 1),
         target.shared_memory,
@@ -53,23 +54,36 @@ def choose_pipeline(
         where=f"tile {tile.m}x{tile.n}x{tile.k}",
         fix="fewer stages or a smaller tile",
     )
-    if structure.stages is None:
-        deepest = max(
-            stages
-            for stages in range(LEAST_STAGES, max(structure.most_stages, LEAST_STAGES) + 1)
-            if bytes_of(stages, 1) <= target.shared_memory
+    stages, depth = pipeline.stages, "asked for"
+    if asked is None:
+        stages = max(
+            count
+            for count in range(LEAST_STAGES, structure.most_stages + 1)
+            if bytes_of(count, 1) <= target.shared_memory
         )
-        pipeline = dataclasses.replace(pipeline, stages=deepest)
-    buffers = 2 if bytes_of(pipeline.stages, 2) <= target.shared_memory else 1
-    full = bytes_of(pipeline.stages + 1, 1) > target.shared_memory
-    depth = (
-        "asked for"
-        if structure.stages is not None
-        else "as many as fit"
-        if full
-        else f"{structure.most_stages} hide the latency of memory; more did not help"
-    )
+        limited = bytes_of(stages + 1, 1) > target.shared_memory
+        depth = "as many as fit" if limited else "enough to hide the latency of memory"
+    buffers = 2 if bytes_of(stages, 2) <= target.shared_memory else 1
+    reason = f"stages: {depth}; unroll: {unroll_reason}"
     return (
-        dataclasses.replace(pipeline, reason=f"stages: {depth}"),
+        dataclasses.replace(pipeline, stages=stages, reason=reason),
         dataclasses.replace(store, buffers=buffers),
     )
+
+
+def _unroll(
+    spec: GemmSpec,
+    problem: Problem,
+    structure: Structure,
+    tile: Tile,
+    mma: Mma,
+    promotion: Promotion,
+) -> tuple[int, str]:
+    if spec.unroll != "auto":
+        return structure.unroll, "asked for"
+    tight = mma.waves_n > 1 and len(promotion.first_block_columns) > 1
+    looped = problem.k is not None and problem.k > structure.unroll * tile.k
+    if tight and not looped:
+        # ptxas runs out of registers when it sees several K tiles of these in straight-line code.
+        return 1, "registers are tight, the K loop stays a loop"
+    return structure.unroll, "descriptor arithmetic folds into immediates"

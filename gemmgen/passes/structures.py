@@ -33,7 +33,6 @@ class Structure:
     cluster_m: int = 1
     cluster_n: int = 1
     tile_k: int = 128
-    stages: int | None = None  # None: as many as fit, at most `most_stages`
     most_stages: int = 8
     reason: str = ""
 
@@ -102,7 +101,7 @@ def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
         fixed |= {"warpgroups_m": spec.warpgroups.m, "warpgroups_n": spec.warpgroups.n}
     if spec.cluster != "auto":
         fixed |= {"cluster_m": spec.cluster.m, "cluster_n": spec.cluster.n}
-    for key in ("stages", "unroll", "early_wait"):
+    for key in ("unroll", "early_wait"):
         if (asked := getattr(spec, key)) != "auto":
             fixed[key] = asked
     return dataclasses.replace(structure, **fixed)  # type: ignore[arg-type]
