@@ -1,0 +1,428 @@
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n24576_k1536_t192x128x128_w3x1_c1x1_s4_u4_ew_r22
+//
+// D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
+//
+//   a: {dtype: e4m3, scale: 1x128}
+//   b: {dtype: e4m3, scale: 128x128}
+//   d: {dtype: bf16}
+//   n: 24576
+//   k: 1536
+//
+// Written by gemmgen 0.1.0; `gemmgen build spec.yaml` writes it again.
+
+#define DEVICE __device__ __forceinline__
+using uint32_t = unsigned int;
+using uint64_t = unsigned long;
+
+// The tile of D that a CTA computes and its K step; the part of each of its consumer warpgroups.
+constexpr uint32_t kTileM = 192, kTileN = 128, kTileK = 128;
+constexpr uint32_t kConsumersM = 3, kConsumersN = 1;
+constexpr uint32_t kWarpgroupM = kTileM / kConsumersM, kWarpgroupN = kTileN / kConsumersN;
+constexpr uint32_t kConsumerWarps = 4 * kConsumersM * kConsumersN;
+constexpr uint32_t kThreads = 512;  // one producer warpgroup among them
+
+// One wgmma, how many of them cover a warpgroup's part, registers of a thread that one writes.
+constexpr uint32_t kMmaM = 64, kMmaN = 128, kMmaK = 32;
+constexpr uint32_t kWavesM = 1, kWavesN = 1, kAccumulators = 64;
+
+// One FP32 scale for 1x128 elements of A, one for 128x128 of B.
+constexpr uint32_t kScaleBlockN = 128;
+constexpr uint32_t kScaleBlocksB = 1;  // that the columns of one warpgroup touch
+
+constexpr uint32_t kStages = 4, kStageBytes = 41728;  // that TMA delivers to a full barrier
+constexpr uint32_t kRasterBand = 22;  // tiles along M before the next column
+// A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
+constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 2;
+constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
+
+// Shared memory: bytes of one element of each array, and where the array begins.
+constexpr uint32_t kBytesA = 24576, kSmemA = 0;  // x 4
+constexpr uint32_t kBytesB = 16384, kSmemB = 98304;  // x 4
+constexpr uint32_t kBytesD = 2048, kSmemD = 163840;  // x 24
+constexpr uint32_t kBytesScaleA = 768, kSmemScaleA = 212992;  // x 4
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 216064;  // x 4
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 216096;  // x 4
+
+struct Problem {
+  uint32_t m;
+  static constexpr uint32_t n = 24576;
+  static constexpr uint32_t k = 1536;
+};
+
+__device__ constexpr uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+// ---- mbarrier (PTX ISA, Parallel Synchronization and Communication Instructions) ------------
+DEVICE void barrier_init(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+DEVICE void barrier_expect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+DEVICE void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+DEVICE void barrier_wait(uint32_t barrier, uint32_t phase) {
+  asm volatile(
+      "{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra AGAIN;\n}" ::"r"(barrier), "r"(phase) : "memory");
+}
+
+// ---- TMA (PTX ISA, cp.async.bulk.tensor) ----------------------------------------------------
+// A box that hangs over an edge reads zeros there and writes nothing; its barrier counts all of it.
+
+struct alignas(64) TensorMap {
+  uint64_t opaque[16];
+};
+DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x, uint32_t y,
+                     uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1, { %2, %3 }], [%4], %5;" ::"r"(smem),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(policy) : "memory");
+}
+DEVICE void tma_store(const TensorMap& map, uint32_t smem, uint32_t x, uint32_t y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, { %2, %3 }], [%1];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&map), "r"(smem), "r"(x), "r"(y) : "memory");
+}
+template <uint32_t kPending>
+DEVICE void tma_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+DEVICE void prefetch(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// ---- Warps and registers --------------------------------------------------------------------
+DEVICE bool elect_one() {
+  uint32_t elected;
+  asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}"
+               : "=r"(elected));
+  return elected;
+}
+DEVICE float load_shared(uint32_t address) {
+  float value;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  return value;
+}
+// NOTE: volatile, or the compiler moves a load that was issued early down to its first use.
+DEVICE float load_global(const float* address) {
+  float value;
+  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
+  return value;
+}
+DEVICE uint32_t pack_bf16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+// ---- wgmma (PTX ISA, Asynchronous Warpgroup Level Matrix Instructions) ----------------------
+// A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x kMmaN result:
+//   row = 16 * warp + 8 * h + lane / 4,  column = 8 * j + 2 * (lane % 4) + i
+DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, %64, %65, p, 1, 1;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]),
+        "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
+        "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
+        "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+        "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
+        "+f"(d[63])
+      : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
+}
+// NOTE: pinned before the fence and after the wait. The compiler takes wgmma for synchronous and
+// would be free to copy or to use these registers while it is under way.
+DEVICE void pin(float (&d)[kAccumulators]) {
+#pragma unroll
+  for (uint32_t i = 0; i < kAccumulators; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+DEVICE void wgmma_fence(float (&d)[kAccumulators]) {
+  pin(d);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_wait(float (&d)[kAccumulators]) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  pin(d);
+}
+
+// Matrix descriptor of a K-major operand, 128-byte swizzle, in units of 16 bytes.
+// NOTE: the low word is kept apart because 32-bit sums fold into immediates; 64-bit sums would put
+// about twenty uniform instructions in front of the first wgmma.
+DEVICE uint32_t descriptor_low(uint32_t address) { return (address & 0x3ffff) >> 4 | 1 << 16; }
+DEVICE uint64_t descriptor(uint32_t low) {
+  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // 128-byte swizzle; eight rows are 1024 bytes
+  uint64_t descriptor;
+  asm("mov.b64 %0, { %1, %2 };" : "=l"(descriptor) : "r"(low), "r"(kHigh));
+  return descriptor;
+}
+
+// ---- The ring of stages between the producer and the consumers ------------------------------
+struct Ring {
+  uint32_t base;  // of shared memory
+  uint32_t stage = 0;
+  uint32_t phase = 0;  // parity with which the stage's full barrier completes next
+
+  DEVICE void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+  DEVICE uint32_t a() const { return base + kSmemA + kBytesA * stage; }
+  DEVICE uint32_t b() const { return base + kSmemB + kBytesB * stage; }
+  DEVICE uint32_t scale_a() const { return base + kSmemScaleA + kBytesScaleA * stage; }
+  DEVICE uint32_t full() const { return base + kSmemFullBarrier + kBytesFullBarrier * stage; }
+  DEVICE uint32_t empty() const { return base + kSmemEmptyBarrier + kBytesEmptyBarrier * stage; }
+};
+
+DEVICE void init_barriers(Ring ring) {
+  for (uint32_t i = 0; i < kStages; ++i, ring.advance()) {
+    barrier_init(ring.full(), 1);
+    barrier_init(ring.empty(), kConsumerWarps);
+  }
+  // Visible to the copy engine before the first use.
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// ---- Which tile next ------------------------------------------------------------------------
+// CTA i takes tiles i, i + grid, i + 2 grid, ... down bands of kRasterBand tiles along M, and
+// column by column, so that CTAs that run at the same time share rows of A and of B in L2.
+struct TileScheduler {
+  uint32_t rows, columns;  // of tiles
+  uint32_t index = blockIdx.x;
+  uint32_t m, n;  // first row and column of the tile
+
+  DEVICE explicit TileScheduler(Problem problem)
+      : rows(ceil_div(problem.m, kTileM)), columns(ceil_div(problem.n, kTileN)) {}
+  DEVICE bool next() {
+    if (index >= rows * columns) return false;
+    const uint32_t band = index / (kRasterBand * columns) * kRasterBand;
+    const uint32_t within = index % (kRasterBand * columns);
+    const uint32_t height = min(kRasterBand, rows - band);
+    m = (band + within % height) * kTileM;
+    n = within / height * kTileN;
+    index += gridDim.x;
+    return true;
+  }
+};
+
+// ---- Producer: one thread keeps the ring full -----------------------------------------------
+DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const TensorMap& map_a,
+                       const TensorMap& map_b, const TensorMap& map_scale_a) {
+  uint64_t policy_a, policy_b;  // L2 eviction priorities
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_a));
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_b));
+  const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+  while (tile.next()) {
+    for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
+      const uint32_t full = ring.full(), k = k_tile * kTileK;
+      barrier_wait(ring.empty(), ring.phase ^ 1);
+      barrier_expect(full, kStageBytes);
+      tma_load(ring.a(), map_a, full, k, tile.m, policy_a);
+      tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile, policy_a);
+    }
+  }
+}
+
+// ---- Promotion: the partial sums of one K tile, scaled, join the FP32 totals ----------------
+// A thread holds two rows, 8 apart, of every 64, and four totals of every 8 columns: two rows by
+// two columns, as wgmma lays them out.
+using Totals = float[kWavesM][kWarpgroupN / 8][4];
+using ScalesA = float[kWavesM][2];
+using Scales = float[kWavesM][2][kScaleBlocksB];  // of A times of B
+
+DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
+#pragma unroll
+  for (uint32_t wave = 0; wave < kWavesM; ++wave) {
+    scales[wave][0] = load_shared(address + 4 * (wave * kMmaM));
+    scales[wave][1] = load_shared(address + 4 * (wave * kMmaM + 8));
+  }
+}
+
+// Scales of B for a warpgroup's columns, loaded one K tile ahead.
+struct ScalesB {
+  const float* row[kScaleBlocksB];  // the scales of one block of columns, one a K tile
+  float next[kScaleBlocksB];
+
+  DEVICE ScalesB(const float* scale_b, Problem problem, uint32_t column) {
+    const uint32_t last = ceil_div(problem.n, kScaleBlockN) - 1;
+#pragma unroll
+    for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
+      // A tile that hangs over the edge of B may reach past its last block.
+      const uint64_t block = min(column / kScaleBlockN + i, last);
+      row[i] = scale_b + block * ceil_div(problem.k, kTileK);
+      next[i] = load_global(row[i]);
+    }
+  }
+};
+
+DEVICE void multiply_scales(Scales& scales, const ScalesA& a, ScalesB& b, uint32_t next_k_tile) {
+#pragma unroll
+  for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
+#pragma unroll
+    for (uint32_t wave = 0; wave < kWavesM; ++wave) {
+      scales[wave][0][i] = a[wave][0] * b.next[i];
+      scales[wave][1][i] = a[wave][1] * b.next[i];
+    }
+    b.next[i] = load_global(b.row[i] + next_k_tile);
+  }
+}
+
+DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
+                    const Scales& scales, uint32_t wave_m, uint32_t wave_n) {
+  constexpr uint32_t kFirstBlock = 128;  // columns before the next scale block of B
+#pragma unroll
+  for (uint32_t j = 0; j < kMmaN / 8; ++j) {
+    const uint32_t column = wave_n * kMmaN + 8 * j;
+    const uint32_t block = column < kFirstBlock ? 0 : 1 + (column - kFirstBlock) / kScaleBlockN;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      float& total = totals[wave_m][column / 8][i];
+      total = fmaf(scales[wave_m][i / 2][block], accumulators[4 * j + i], total);
+    }
+  }
+}
+
+// ---- Mainloop: one warpgroup, the K tiles of one tile ---------------------------------------
+DEVICE uint32_t warpgroup_row(uint32_t warp) { return warp / 4 / kConsumersN * kWarpgroupM; }
+DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN * kWarpgroupN; }
+
+DEVICE void mainloop(Totals& totals, Ring& ring, ScalesB scales_b, uint32_t k_tiles, uint32_t warp,
+                     uint32_t lane) {
+  const uint32_t row = warpgroup_row(warp), column = warpgroup_column(warp);  // within the tile
+  const uint32_t first_a = descriptor_low(ring.base + kSmemA + row * kTileK);
+  const uint32_t first_b = descriptor_low(ring.base + kSmemB + column * kTileK);
+  const uint32_t scale_offset = 4 * (row + warp % 4 * 16 + lane / 4);
+  float accumulators[kAccumulators];
+  ScalesA scales_a;
+  Scales scales;
+  barrier_wait(ring.full(), ring.phase);
+  load_scales_a(scales_a, ring.scale_a() + scale_offset);
+#pragma unroll 4
+  for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile) {
+    const uint32_t a = first_a + ring.stage * (kBytesA / 16);
+    const uint32_t b = first_b + ring.stage * (kBytesB / 16);
+#pragma unroll
+    for (uint32_t wave = 0; wave < kWavesM * kWavesN; ++wave) {
+      const uint32_t wave_m = wave / kWavesN, wave_n = wave % kWavesN;
+      wgmma_fence(accumulators);
+#pragma unroll
+      for (uint32_t k = 0; k < kTileK; k += kMmaK) {
+        // The first wgmma of a K tile overwrites: partial sums need no zeroing.
+        wgmma(accumulators, descriptor(a + (wave_m * kMmaM * kTileK + k) / 16),
+              descriptor(b + (wave_n * kMmaN * kTileK + k) / 16), k > 0);
+      }
+      wgmma_commit();
+      // While the tensor cores work.
+      if (wave == 0) multiply_scales(scales, scales_a, scales_b, min(k_tile + 1, k_tiles - 1));
+      wgmma_wait(accumulators);
+      if (wave == kWavesM * kWavesN - 1) {
+        if (lane == 0) barrier_arrive(ring.empty());
+        ring.advance();
+        // Before promotion, so that the wgmma of the next K tile can follow it at once.
+        if (k_tile + 1 < k_tiles) {
+          barrier_wait(ring.full(), ring.phase);
+          load_scales_a(scales_a, ring.scale_a() + scale_offset);
+        }
+      }
+      promote(totals, accumulators, scales, wave_m, wave_n);
+    }
+  }
+}
+
+// ---- Epilogue: totals to bf16, through a buffer of the warp, out by TMA ---------------------
+// No warpgroup waits for another: the epilogue of one overlaps the wgmma of the others.
+//
+// stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
+// i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
+DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float (&right)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], { %1, %2, %3, %4 };" ::"r"(address),
+               "r"(pack_bf16(left[0], left[1])), "r"(pack_bf16(left[2], left[3])),
+               "r"(pack_bf16(right[0], right[1])), "r"(pack_bf16(right[2], right[3])) : "memory");
+}
+
+DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,
+                       uint32_t& turn, uint32_t row, uint32_t column, uint32_t lane) {
+  constexpr uint32_t kRowBytes = 2 * kStoreColumns, kGroups = kStoreColumns / 8;
+  const uint32_t offset = lane % 16 * kRowBytes;
+  const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
+#pragma unroll
+  for (uint32_t wave = 0; wave < kWavesM; ++wave) {
+#pragma unroll
+    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kGroups) {
+      const uint32_t buffer = buffers + turn * kBytesD;
+      turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
+      if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
+      __syncwarp();
+#pragma unroll
+      for (uint32_t j = 0; j + 1 < kGroups; j += 2) {
+        store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
+                       totals[wave][first + j], totals[wave][first + j + 1]);
+      }
+      // Written by threads, read by the copy engine: another proxy.
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      __syncwarp();
+      if (lane == 0) tma_store(map_d, buffer, column + 8 * first, row + wave * kMmaM);
+    }
+  }
+}
+
+// ---- The kernel -----------------------------------------------------------------------------
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+gemm_e4m3_1x128_e4m3_128x128_bf16_n24576_k1536_t192x128x128_w3x1_c1x1_s4_u4_ew_r22(
+    const __grid_constant__ TensorMap tensor_map_a,
+    const __grid_constant__ TensorMap tensor_map_b,
+    const __grid_constant__ TensorMap tensor_map_scale_a,
+    const __grid_constant__ TensorMap tensor_map_d,
+    const float* __restrict__ scale_b,
+    uint32_t m) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  Ring ring{uint32_t(__cvta_generic_to_shared(shared))};
+  // NOTE: through a shuffle, so that the compiler knows it to be uniform in the warp.
+  const uint32_t warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
+  const uint32_t lane = threadIdx.x % 32;
+  const Problem problem{m};
+  TileScheduler tile(problem);
+
+  if (warp == kConsumerWarps && elect_one()) {
+    prefetch(tensor_map_a), prefetch(tensor_map_b);
+    prefetch(tensor_map_scale_a), prefetch(tensor_map_d);
+    init_barriers(ring);
+  }
+  __syncthreads();
+
+  if (warp >= kConsumerWarps) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+    if (warp == kConsumerWarps && elect_one()) {
+      load_tiles(ring, tile, problem, tensor_map_a, tensor_map_b, tensor_map_scale_a);
+    }
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+    const uint32_t buffers = ring.base + kSmemD + warp * kStoreBuffers * kBytesD;
+    uint32_t turn = 0;  // of the store buffers
+    while (tile.next()) {
+      const uint32_t row = tile.m + warpgroup_row(warp) + warp % 4 * 16;
+      const uint32_t column = tile.n + warpgroup_column(warp);
+      const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+      const ScalesB scales_b(scale_b, problem, column);
+      Totals totals = {};
+      mainloop(totals, ring, scales_b, k_tiles, warp, lane);
+      store_tile(totals, tensor_map_d, buffers, turn, row, column, lane);
+    }
+    if (lane == 0) tma_store_wait_read<0>();  // shared memory must stay until it is read
+  }
+}

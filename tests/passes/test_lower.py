@@ -1,0 +1,223 @@
+"""The plan as a whole: what lower promises for any spec."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from strategies import anything, buildable, spec
+
+from gemmgen.errors import SpecError, UnsupportedError
+from gemmgen.passes import lower
+from gemmgen.passes.warpgroups import SPLITS
+from gemmgen.plan import KernelPlan
+from gemmgen.spec import GemmSpec
+from gemmgen.target import H100_PCIE, H200
+
+
+def planned(keys: dict[str, Any]) -> KernelPlan:
+    """The plan of a spec that lowers; other specs are not what the test is about."""
+    try:
+        return lower(GemmSpec(**keys))
+    except (SpecError, UnsupportedError):
+        assume(False)
+        raise
+
+
+@given(anything)
+@settings(max_examples=400)
+def test_a_spec_lowers_or_is_refused_in_words(keys: dict[str, Any]) -> None:
+    try:
+        plan = lower(GemmSpec(**keys))
+    except (SpecError, UnsupportedError) as refusal:
+        assert refusal.what
+        return
+    assert KernelPlan.from_json(plan.to_json()) == plan
+
+
+@given(buildable)
+def test_what_the_spec_fixes_is_obeyed(keys: dict[str, Any]) -> None:
+    plan = planned(keys)
+    asked = GemmSpec(**keys)
+    decided = {
+        "tile": f"{plan.tile.m}x{plan.tile.n}x{plan.tile.k}",
+        "cluster": f"{plan.cluster.m}x{plan.cluster.n}",
+        "warpgroups": f"{plan.warps.consumers_m}x{plan.warps.consumers_n}x1",
+        "stages": plan.pipeline.stages,
+        "unroll": plan.pipeline.unroll,
+        "early_wait": plan.pipeline.early_wait,
+    }
+    for key, value in decided.items():
+        wanted = getattr(asked, key)
+        assert wanted == "auto" or (str(wanted) if key != "early_wait" else wanted) == (
+            str(value) if key != "early_wait" else value
+        )
+    assert (plan.problem.n, plan.problem.k) == tuple(
+        None if size == "dynamic" else size for size in (asked.n, asked.k)
+    )
+
+
+@given(buildable)
+@settings(max_examples=200)
+def test_shared_memory_fits_and_regions_do_not_overlap(keys: dict[str, Any]) -> None:
+    plan = planned(keys)
+    assert plan.smem.bytes <= H200.shared_memory
+    regions = sorted(plan.smem.regions, key=lambda region: region.offset)
+    for region, following in itertools.pairwise(regions):
+        assert region.end <= following.offset
+    for region in regions:
+        assert region.offset % region.alignment == 0
+        assert region.stride % region.alignment == 0, "every element of the array is aligned"
+    assert regions[-1].end == plan.smem.bytes
+    assert plan.smem.region("a").stride == plan.operand_a.stage_bytes
+    assert plan.pipeline.stage_bytes == (
+        plan.operand_a.stage_bytes + plan.operand_b.stage_bytes + 4 * plan.tile.m
+    )
+
+
+@given(buildable)
+def test_registers_fit(keys: dict[str, Any]) -> None:
+    plan = planned(keys)
+    warps, mma = plan.warps, plan.mma
+    assert mma.totals + mma.accumulators < warps.consumer_registers
+    assert warps.launch_registers * warps.threads <= H200.registers
+    assert mma.waves_m * 64 * warps.consumers_m == plan.tile.m
+    assert mma.waves_n * mma.n * warps.consumers_n == plan.tile.n
+    assert plan.store.columns * plan.store.chunks * warps.consumers_n == plan.tile.n
+
+
+@pytest.mark.parametrize("consumers", SPLITS)
+def test_setmaxnreg_never_waits_for_ever(consumers: int) -> None:
+    """What the roles hold together is at most what the launch gave out."""
+    split = SPLITS[consumers]
+    after = 128 * (consumers * split.consumer + split.producer)
+    assert after <= 128 * (consumers + 1) * split.launch
+    if split.consumer != split.launch:
+        assert split.consumer % 8 == split.producer % 8 == 0
+
+
+@given(buildable, buildable)
+@settings(max_examples=200)
+def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """A derived name spells everything that shapes the text, so that folders never collide."""
+    from gemmgen.render import render
+
+    one, other = ({k: v for k, v in keys.items() if k != "name"} for keys in (one, other))
+    first, second = planned(one), planned(other)
+    if first.name == second.name:
+        first, second = (dataclasses.replace(plan, spec="") for plan in (first, second))
+        assert render(first) == render(second)
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"a": {"dtype": "bf16"}}, "a.dtype: bf16"),
+        ({"a": {"dtype": "e4m3", "scale": "row"}}, "a.scale: row"),
+        ({"b": {"dtype": "e4m3", "scale": "1x128"}}, "b.scale: 1x128"),
+        ({"d": {"dtype": "f32"}}, "d.dtype: f32"),
+        ({"grouping": "masked"}, "grouping: masked"),
+        ({"schedule": "pingpong"}, "schedule: pingpong"),
+        ({"warpgroups": "1x1x3"}, "warpgroups: 1x1x3"),
+        ({"split_k": 2}, "split_k: 2"),
+        ({"swap_ab": True}, "swap_ab: true"),
+        ({"accumulate": True}, "accumulate: true"),
+        ({"epilogue": ["silu"]}, "epilogue: [silu]"),
+    ],
+)
+def test_what_is_not_built_is_said(keys: dict[str, Any], line: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        lower(GemmSpec(**spec(**keys)))
+    assert line in str(caught.value)
+
+
+def test_everything_that_is_not_built_is_said_together() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        lower(GemmSpec(**spec(swap_ab=True, accumulate=True, schedule="pingpong")))
+    assert all(word in str(caught.value) for word in ("swap_ab", "accumulate", "pingpong"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "resource", "available"),
+    [
+        ({"tile": "128x256", "stages": 5}, "shared memory", H200.shared_memory),
+        ({"tile": "256x256"}, "registers", 232),
+        ({"tile": "192x256"}, "registers", 160),
+        ({"tile": "64x64", "cluster": "4x4"}, "cluster", H200.cluster_size),
+    ],
+)
+def test_a_refusal_names_the_resource(keys: dict[str, Any], resource: str, available: int) -> None:
+    with pytest.raises(SpecError) as caught:
+        lower(GemmSpec(**spec(**keys)))
+    assert resource in caught.value.what
+    assert str(available) in str(caught.value.expected)
+    assert "required" in str(caught.value.got)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"tile": "96x128"}, "multiple of 64"),
+        ({"tile": "320x64"}, "up to 256"),
+        ({"tile": "64x72"}, "multiple of 16"),
+        ({"tile": "64x272"}, "up to 256"),
+        ({"tile": "64x64x64"}, "K of 128"),
+        ({"tile": "128x128", "warpgroups": "1x3"}, "multiple of 24"),
+        ({"tile": "256x64", "warpgroups": "4x2"}, "1 to 4"),
+        ({"name": "int"}, "C++"),
+    ],
+)
+def test_impossible_requests(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        lower(GemmSpec(**spec(**keys)))
+    assert words in str(caught.value)
+
+
+# The structures that won on an H200, by M, N, K (docs/kernel-notes.md).
+WINNERS = {
+    (64, 7168, 16384): ("64x64", "1x1"),
+    (64, 24576, 1536): ("64x192", "1x2"),
+    (64, 32768, 512): ("64x256", "1x2"),
+    (128, 7168, 2048): ("128x64", "2x1"),
+    (4096, 2112, 7168): ("128x176", "2x1"),
+    (4096, 24576, 1536): ("192x128", "3x1"),
+    (4096, 7168, 16384): ("128x256", "2x1"),
+    (4096, 4096, 7168): ("128x256", "2x1"),
+    (4096, 7168, 2048): ("128x256", "2x1"),
+    (8192, 8192, 8192): ("192x128", "3x1"),
+}
+
+
+@pytest.mark.parametrize("shape", WINNERS)
+def test_the_planner_finds_what_won(shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+    plan = lower(GemmSpec(**spec(expected_m=m, n=n, k=k)))
+    found = f"{plan.tile.m}x{plan.tile.n}", f"{plan.warps.consumers_m}x{plan.warps.consumers_n}"
+    assert found == WINNERS[shape]
+
+
+@pytest.mark.parametrize("m", [1, 64, 65, 128, 129, 512, 4096, 100_000])
+@pytest.mark.parametrize("n", [8, 576, 7168, 129_280, "dynamic"])
+@pytest.mark.parametrize("k", [16, 512, 7168, "dynamic"])
+def test_the_planner_has_an_answer_for_every_shape(m: int, n: Any, k: Any) -> None:
+    for target in (H200, H100_PCIE):
+        plan = lower(GemmSpec(**spec(expected_m=m, n=n, k=k)), target)
+        assert plan.pipeline.stages >= 2
+
+
+def test_batch_invariance_forgets_what_is_expected() -> None:
+    plans = [
+        lower(GemmSpec(**spec(batch_invariant=True, expected_m=m))) for m in (1, 64, 100_000)
+    ]
+    assert len({(plan.tile, plan.warps, plan.pipeline) for plan in plans}) == 1
+
+
+def test_every_part_says_why() -> None:
+    plan = lower(GemmSpec(**spec()))
+    for field in dataclasses.fields(plan):
+        part = getattr(plan, field.name)
+        if dataclasses.is_dataclass(part):
+            assert part.reason, field.name  # type: ignore[attr-defined]

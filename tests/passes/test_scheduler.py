@@ -1,0 +1,54 @@
+"""Every output tile is visited exactly once: a Python model of `struct TileScheduler`.
+
+`tests/test_kernels.py` runs the scheduler itself; the model covers sizes that are too large for that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def visited(
+    rows: int, columns: int, band_rows: int, cluster: tuple[int, int], rank: int, start: int, grid: int
+) -> Iterator[tuple[int, int]]:
+    """Tiles of the CTA `rank` of cluster `start`, in order; the arithmetic of the CUDA text."""
+    cluster_m, cluster_n = cluster
+    index = start
+    while index < rows * columns:
+        band = index // (band_rows * columns) * band_rows
+        within = index % (band_rows * columns)
+        height = min(band_rows, rows - band)
+        yield (
+            (band + within % height) * cluster_m + rank % cluster_m,
+            within // height * cluster_n + rank // cluster_m,
+        )
+        index += grid
+
+
+@given(
+    tiles_m=st.integers(1, 60),
+    tiles_n=st.integers(1, 60),
+    band=st.integers(1, 40),
+    cluster=st.tuples(st.integers(1, 4), st.integers(1, 2)),
+    clusters=st.integers(1, 140),
+)
+@settings(max_examples=150)
+def test_every_tile_once(
+    tiles_m: int, tiles_n: int, band: int, cluster: tuple[int, int], clusters: int
+) -> None:
+    rows, columns = -(-tiles_m // cluster[0]), -(-tiles_n // cluster[1])
+    grid = min(clusters, rows * columns)
+    visits = Counter(
+        tile
+        for start in range(grid)
+        for rank in range(cluster[0] * cluster[1])
+        for tile in visited(rows, columns, band, cluster, rank, start, grid)
+    )
+    assert set(visits.values()) == {1}
+    assert {(m, n) for m, n in visits if m < tiles_m and n < tiles_n} == {
+        (m, n) for m in range(tiles_m) for n in range(tiles_n)
+    }

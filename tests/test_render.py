@@ -1,0 +1,117 @@
+"""The text of a kernel: equal to generated/, and worth reading."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from strategies import buildable, spec
+
+from gemmgen.errors import SpecError, UnsupportedError
+from gemmgen.passes import lower
+from gemmgen.plan import KernelPlan
+from gemmgen.render import render
+from gemmgen.spec import GemmSpec
+from gemmgen.spec_file import load_specs
+
+ROOT = Path(__file__).parent.parent
+GENERATED = ROOT / "generated"
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+LINES = 470  # what a person reads in one sitting; most of it is the same in every kernel
+
+
+def plans(path: Path) -> list[KernelPlan]:
+    return [lower(asked) for asked in load_specs(path)]
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_generated_is_what_the_code_renders(path: Path, update_generated: bool) -> None:
+    for plan in plans(path):
+        folder = GENERATED / plan.name
+        files = {"spec.yaml": plan.spec, "plan.json": plan.to_json(), "kernel.cu": render(plan)}
+        for name, text in files.items():
+            if update_generated:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(text)
+            found = (folder / name).read_text() if (folder / name).exists() else "absent"
+            assert found == text, f"{folder / name}: run pytest --update-generated, review the diff"
+
+
+def test_generated_holds_nothing_else(update_generated: bool) -> None:
+    wanted = {plan.name for path in SPECS for plan in plans(path)}
+    found = {folder.name for folder in GENERATED.iterdir()}
+    assert found == wanted
+
+
+def rendered(keys: dict[str, Any]) -> tuple[KernelPlan, str]:
+    try:
+        plan = lower(GemmSpec(**keys))
+        return plan, render(plan)
+    except (SpecError, UnsupportedError):
+        assume(False)
+        raise
+
+
+@given(buildable)
+@settings(max_examples=120)
+def test_house_rules(keys: dict[str, Any]) -> None:
+    plan, text = rendered(keys)
+    lines = text.splitlines()
+    assert len(lines) <= LINES
+    assert not [line for line in lines[1:] if len(line) > 100 and plan.name not in line]
+    assert not [line for line in lines if line != line.rstrip()]
+    assert "\n\n\n" not in text
+    assert text.endswith("}\n")
+    assert not re.search(r"\{\{|\{%|\{#|\b(None|True|False|nullptr)\b", text)
+    assert "#include" not in text
+    assert "if constexpr" not in text
+    assert re.findall(r'extern "C".*\n(\w+)\(', text) == [plan.name]
+    assert lines[0] == f"// {plan.name}"
+    for line in plan.spec.splitlines():
+        assert f"//   {line}" in lines
+
+
+@given(buildable)
+@settings(max_examples=40)
+def test_every_name_is_used(keys: dict[str, Any]) -> None:
+    _, text = rendered(keys)
+    code = re.sub(r"//.*|\"(?:[^\"\\]|\\.)*\"", "", text)
+    defined = set(re.findall(r"\b(k[A-Z]\w*)(?= =)", code))
+    defined |= set(re.findall(r"^(?:DEVICE|template.*\nDEVICE) [\w ]+?(\w+)\(", code, re.MULTILINE))
+    defined |= set(re.findall(r"using (\w+) =", code))
+    assert not [name for name in defined if len(re.findall(rf"\b{name}\b", code)) < 2]
+
+
+@pytest.mark.parametrize("name", ["mainloop", "kTileM", "tensor_map_a", "m", "Ring"])
+def test_a_name_that_the_kernel_uses_itself_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="cannot have this name"):
+        render(lower(GemmSpec(**spec(name=name))))
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"), [("moe-up", "moe_up"), ("8x8", "gemm_8x8"), ("k_1", "k_1")]
+)
+def test_a_name_becomes_an_identifier(name: str, symbol: str) -> None:
+    plan = lower(GemmSpec(**spec(name=name)))
+    assert plan.name == symbol
+    assert f"\n{symbol}(" in render(plan)
+
+
+def test_a_template_prints_only_what_c_plus_plus_can_read() -> None:
+    from gemmgen.render import _environment
+
+    for value in (None, 1.5, ["a"]):
+        with pytest.raises(TypeError, match="C\\+\\+ spelling"):
+            _environment().from_string("{{ value }}").render(value=value)
+    assert _environment().from_string("{{ value }}").render(value=True) == "true"
+
+
+def test_templates_hold_no_arithmetic() -> None:
+    """Numbers are the plan's; a template chooses paragraphs and prints names."""
+    for path in (ROOT / "gemmgen" / "templates").rglob("*.jinja"):
+        for expression in re.findall(r"\{\{(.*?)\}\}", path.read_text()):
+            outside_text = re.sub(r'"[^"]*"', "", expression.strip("-"))
+            assert not re.search(r"[-*/%]|\d\d", outside_text), (path, expression)
