@@ -1,0 +1,99 @@
+"""One combination of tensors, turned into what the driver is given."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gemmgen.errors import LaunchError
+from gemmgen.plan import KernelPlan
+from gemmgen.runtime.arguments import Arguments
+from gemmgen.runtime.layout import LAYOUTS, TensorView
+from gemmgen.runtime.tensor_map import TensorMapArgs, encode, tensor_map_args
+
+
+@dataclass(frozen=True)
+class Call:
+    """The parameters of a kernel for one combination of tensors, in the memory of the host."""
+
+    clusters: int  # that have a tile to compute; 0: nothing to launch
+    params: int = 0  # address of an array with the address of every parameter
+    storage: tuple[Any, ...] = ()  # keeps these addresses good
+
+
+def prepare_call(plan: KernelPlan, arguments: Arguments, views: Sequence[TensorView]) -> Call:
+    """Check the tensors and marshal the kernel's parameters. Raises TensorError, LaunchError."""
+    sizes = arguments.check(views)
+    clusters = count_clusters(plan, sizes["m"], sizes["n"])
+    if not clusters:
+        return Call(0)
+    addresses, storage = zip(
+        *(
+            _marshal(param.kind, value)
+            for param, value in zip(plan.params, param_values(plan, sizes, views), strict=True)
+        ),
+        strict=True,
+    )
+    array = (ctypes.c_void_p * len(addresses))(*addresses)
+    return Call(clusters, ctypes.addressof(array), (array, *storage))
+
+
+def param_values(
+    plan: KernelPlan, sizes: Mapping[str, int], views: Sequence[TensorView]
+) -> list[TensorMapArgs | int]:
+    """The kernel's parameters in signature order: tensor maps, addresses of tensors, sizes.
+
+    `sizes` are m, n and k; `views` are checked, in the order of `plan.arguments`.
+    """
+    tensors = {
+        argument.name: (LAYOUTS[argument.layout], view)
+        for argument, view in zip(plan.arguments, views, strict=True)
+    }
+    values: list[TensorMapArgs | int] = []
+    for param in plan.params:
+        if param.kind == "scalar":
+            values.append(sizes[param.source])
+        elif param.kind == "pointer":
+            values.append(tensors[param.source][1].pointer)
+        else:
+            values.append(tensor_map_args(param, *tensors[param.source]))
+    return values
+
+
+def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
+    """The address of a parameter's value, and the object that keeps it there."""
+    if isinstance(value, TensorMapArgs):
+        tensor_map = encode(value)
+        return tensor_map.address, tensor_map
+    number = ctypes.c_uint32(value) if kind == "scalar" else ctypes.c_void_p(value)
+    return ctypes.addressof(number), number
+
+
+# --- The grid -----------------------------------------------------------------------------------
+
+
+def count_clusters(plan: KernelPlan, m: int, n: int) -> int:
+    """Clusters that it takes to cover D, each with its own tiles."""
+    rows = -(-m // (plan.tile.m * plan.cluster.m))
+    columns = -(-n // (plan.tile.n * plan.cluster.n))
+    return rows * columns
+
+
+def count_ctas(clusters: int, cluster: int, resident_clusters: int, num_sms: int | None) -> int:
+    """CTAs of a persistent launch: whole clusters, as many as run at once and have work.
+
+    `num_sms` leaves the other multiprocessors to other kernels. Raises LaunchError when not even
+    one cluster fits.
+    """
+    if num_sms is not None:
+        if num_sms < cluster:
+            raise LaunchError(
+                "too few multiprocessors",
+                where="num_sms",
+                expected=f"at least {cluster}, the CTAs of one cluster",
+                got=num_sms,
+            )
+        resident_clusters = min(resident_clusters, num_sms // cluster)
+    return cluster * min(clusters, resident_clusters)

@@ -1,0 +1,77 @@
+"""Tensor maps: what TMA is told about a tensor in global memory.
+
+`tensor_map_args` derives the parameters from the plan and the tensor, purely; `encode` hands them
+to the driver. Source: CUDA Driver API, "Tensor Map Object Management". Innermost axis first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from gemmgen.dtypes import DTYPES
+from gemmgen.plan import KernelParam
+from gemmgen.runtime import driver
+from gemmgen.runtime.layout import TMA_ALIGNMENT, Layout, TensorView, round_up
+from gemmgen.target import Swizzle
+
+TENSOR_MAP_BYTES = 128
+
+
+@dataclass(frozen=True)
+class TensorMapArgs:
+    """One tiled tensor map. Element strides are 1; what lies outside of `dims` is read as zero."""
+
+    dtype: str  # a row of DTYPES
+    address: int
+    dims: tuple[int, ...]  # elements; loads and stores are clipped here
+    strides: tuple[int, ...]  # bytes, of every axis but the innermost
+    box: tuple[int, ...]  # elements
+    swizzle: Swizzle
+    l2_promotion: int  # bytes, 0 for none
+
+
+def tensor_map_args(param: KernelParam, layout: Layout, view: TensorView) -> TensorMapArgs:
+    """The tensor map of a matrix that is not empty and lies in memory as `layout` says."""
+    inner = layout.contiguous_axis
+    outer = 1 - inner
+    element_bytes = DTYPES[param.dtype].bytes
+    pitch = view.strides[outer] * element_bytes
+    if view.shape[outer] == 1:
+        # torch leaves the stride of an axis of one element to chance; the driver checks it anyway.
+        pitch = round_up(view.shape[inner] * element_bytes, TMA_ALIGNMENT)
+    return TensorMapArgs(
+        dtype=param.dtype,
+        address=view.pointer,
+        dims=(view.shape[inner], view.shape[outer]),
+        strides=(pitch,),
+        box=param.box,
+        swizzle=param.swizzle,
+        l2_promotion=param.l2_promotion,
+    )
+
+
+class TensorMap:
+    """An encoded tensor map; `address` is good for as long as this object lives."""
+
+    def __init__(self) -> None:
+        # cuda.h aligns CUtensorMap to 128 bytes, to 64 before CUDA 13. The CUtensorMap of
+        # cuda-bindings lies wherever Python puts the object, hence storage of our own.
+        self._storage = (ctypes.c_char * (2 * TENSOR_MAP_BYTES))()
+        self.address = round_up(ctypes.addressof(self._storage), TENSOR_MAP_BYTES)
+
+
+def encode(args: TensorMapArgs) -> TensorMap:
+    """Raises LaunchError when the driver refuses the parameters."""
+    tensor_map = TensorMap()
+    driver.encode_tensor_map(
+        tensor_map.address,
+        DTYPES[args.dtype].tensor_map,
+        args.address,
+        args.dims,
+        args.strides,
+        args.box,
+        args.swizzle.span,
+        args.l2_promotion,
+    )
+    return tensor_map

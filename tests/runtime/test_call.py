@@ -1,0 +1,47 @@
+"""The grid of a launch."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemmgen import LaunchError
+from gemmgen.runtime.call import count_clusters, count_ctas
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "clusters"), [(0, 256, 0), (1, 8, 1), (128, 128, 1), (129, 128, 2), (300, 300, 9)]
+)
+def test_clusters_of_one_cta(make_plan, m: int, n: int, clusters: int) -> None:
+    assert count_clusters(make_plan(tile="128x128", cluster="1x1"), m, n) == clusters
+
+
+@pytest.mark.parametrize(
+    ("cluster", "clusters"), [("1x1", 9), ("2x1", 6), ("1x2", 6), ("2x2", 4), ("4x1", 3)]
+)
+def test_a_cluster_covers_tiles_beside_each_other(make_plan, cluster, clusters) -> None:
+    assert count_clusters(make_plan(tile="128x128", cluster=cluster), 300, 300) == clusters
+
+
+@pytest.mark.parametrize(
+    ("clusters", "cluster", "resident", "num_sms", "ctas"),
+    [
+        (1000, 1, 132, None, 132),
+        (7, 1, 132, None, 7),
+        (1000, 2, 60, None, 120),
+        (7, 2, 66, None, 14),
+        (1000, 1, 132, 100, 100),
+        (1000, 2, 66, 101, 100),
+        (1000, 2, 60, 132, 120),
+        (3, 2, 66, 100, 6),
+    ],
+)
+def test_whole_clusters_that_run_at_once_and_have_work(
+    clusters, cluster, resident, num_sms, ctas
+) -> None:
+    assert count_ctas(clusters, cluster, resident, num_sms) == ctas
+
+
+@pytest.mark.parametrize(("cluster", "num_sms"), [(1, 0), (2, 1), (1, -1)])
+def test_a_cluster_must_fit(cluster: int, num_sms: int) -> None:
+    with pytest.raises(LaunchError, match=f"at least {cluster}"):
+        count_ctas(1000, cluster, 132, num_sms)

@@ -1,0 +1,256 @@
+"""GemmKernel: when it loads, what it launches, what it remembers; the driver is a stand-in."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gemmgen import DeviceError, LaunchError, TensorError
+from gemmgen.runtime import driver, load_kernel
+from gemmgen.runtime.kernel import REMEMBERED_CALLS, GemmKernel
+
+
+class OnGpu(torch.Tensor):
+    """A tensor of the host that says it lies on a GPU."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    gpu = 0
+    is_cuda = True
+
+    def get_device(self) -> int:
+        return self.gpu
+
+
+def on_gpu(tensors, gpu: int = 0):
+    pretending = [tensor.as_subclass(OnGpu) for tensor in tensors.values()]
+    for tensor in pretending:
+        tensor.gpu = gpu
+    return pretending
+
+
+class StandInDriver:
+    """Two GPUs of 132 multiprocessors that note what they are asked to do."""
+
+    def __init__(self) -> None:
+        self.capability = (9, 0)
+        self.capturing = False
+        self.clusters = 60
+        self.current_context: str | None = None
+        self.loaded: list[tuple[str, str, int]] = []
+        self.encoded: list[tuple[int, ...]] = []
+        self.launches: list[SimpleNamespace] = []
+
+    def initialize(self) -> None:
+        pass
+
+    def compute_capability(self, index: int) -> tuple[int, int]:
+        return self.capability
+
+    def multiprocessors(self, index: int) -> int:
+        return 132
+
+    def primary_context(self, index: int) -> str:
+        return f"context {index}"
+
+    @contextmanager
+    def current(self, context: str):
+        before, self.current_context = self.current_context, context
+        yield
+        self.current_context = before
+
+    def is_current(self, context: str) -> bool:
+        return self.current_context == context
+
+    def is_capturing(self, stream: int) -> bool:
+        assert self.current_context is not None, "a default stream belongs to the current context"
+        return self.capturing
+
+    def load_function(self, cubin: bytes, name: str, shared_bytes: int) -> str:
+        assert self.current_context is not None
+        self.loaded.append((self.current_context, name, shared_bytes))
+        return f"function in {self.current_context}"
+
+    def active_clusters(self, function: str, config: SimpleNamespace) -> int:
+        assert config.ctas % config.cluster == 0
+        return self.clusters
+
+    def encode_tensor_map(self, destination: int, dtype: str, address: int, *extents) -> None:
+        ctypes.memset(destination, 7, 128)
+        self.encoded.append((address, *extents))
+
+    def launch_config(self, ctas, threads, cluster, shared_bytes, stream) -> SimpleNamespace:
+        return SimpleNamespace(
+            ctas=ctas, threads=threads, cluster=cluster, shared_bytes=shared_bytes, stream=stream
+        )
+
+    def launch(self, function: str, config: SimpleNamespace, params: int, name: str) -> None:
+        assert function == f"function in {self.current_context}"
+        self.launches.append(SimpleNamespace(config=config, params=params, function=function))
+
+
+@pytest.fixture
+def gpus(monkeypatch) -> StandInDriver:
+    stand_in = StandInDriver()
+    for name in vars(StandInDriver):
+        if not name.startswith("_"):
+            monkeypatch.setattr(driver, name, getattr(stand_in, name))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    stream = lambda index: SimpleNamespace(cuda_stream=100 + index)  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "current_stream", stream)
+    return stand_in
+
+
+@pytest.fixture
+def make_kernel(make_plan):
+    def make(**keys) -> GemmKernel:
+        plan = make_plan(**keys)
+        return GemmKernel(SimpleNamespace(plan=plan, name=plan.name, cubin=b"code"))
+
+    return make
+
+
+def test_load_puts_the_code_on_the_current_gpu(gpus, make_plan) -> None:
+    plan = make_plan()
+    kernel = load_kernel(SimpleNamespace(plan=plan, name=plan.name, cubin=b"code"))
+    assert gpus.loaded == [("context 0", plan.name, plan.launch.shared_bytes)]
+    kernel.load()
+    kernel.load("cuda:0")
+    assert len(gpus.loaded) == 1
+    kernel.load(1)
+    assert gpus.loaded[1][0] == "context 1"
+    assert "[0, 1]" in repr(kernel)
+
+
+def test_a_call_is_one_launch_on_the_current_stream(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel(tile="128x128", cluster="1x1")
+    tensors = on_gpu(make_tensors(300))
+    kernel(*tensors)
+    (launch,) = gpus.launches
+    geometry = kernel.plan.launch
+    assert launch.config == SimpleNamespace(
+        ctas=6,
+        threads=geometry.threads,
+        cluster=1,
+        shared_bytes=geometry.shared_bytes,
+        stream=100,
+    )
+
+
+def test_parameters_are_those_of_the_signature(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel()
+    a, scale_a, b, scale_b, d = on_gpu(make_tensors(300))
+    kernel(a, scale_a, b, scale_b, d)
+    assert [encoded[0] for encoded in gpus.encoded] == [x.data_ptr() for x in (a, b, scale_a, d)]
+    addresses = (ctypes.c_void_p * 6).from_address(gpus.launches[0].params)
+    assert [ctypes.string_at(address, 128) for address in addresses[:4]] == [b"\7" * 128] * 4
+    assert ctypes.c_uint64.from_address(addresses[4]).value == scale_b.data_ptr()
+    assert ctypes.c_uint32.from_address(addresses[5]).value == 300
+
+
+def test_the_grid_is_limited_by_resident_clusters(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel(tile="64x64", cluster="2x1")
+    tensors = on_gpu(make_tensors(8192))
+    kernel(*tensors)
+    kernel(*tensors, num_sms=100)
+    assert [launch.config.ctas for launch in gpus.launches] == [120, 100]
+
+
+def test_an_empty_output_launches_nothing(gpus, make_kernel, make_tensors) -> None:
+    make_kernel()(*on_gpu(make_tensors(m=0)))
+    assert gpus.launches == gpus.loaded == []
+
+
+def test_tensor_maps_are_encoded_once(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel()
+    first, second = on_gpu(make_tensors(64)), on_gpu(make_tensors(65))
+    for _ in range(3):
+        kernel(*first)
+        kernel(*second)
+    assert len(gpus.launches) == 6
+    assert len(gpus.encoded) == 8
+
+
+def test_memory_of_remembered_calls_is_bounded(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel()
+    tensors = make_tensors(64)
+    memory = torch.zeros(64 * 256 + 8 * 2 * REMEMBERED_CALLS, dtype=torch.bfloat16)
+    for call in range(REMEMBERED_CALLS + 1):
+        start = 8 * call
+        tensors["d"] = memory[start : start + 64 * 256].view(64, 256)
+        kernel(*on_gpu(tensors))
+    assert len(kernel._calls) == 1
+
+
+def test_wrong_tensors_launch_nothing(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel()
+    tensors = make_tensors(64)
+    kernel(*on_gpu(tensors))
+    with pytest.raises(TensorError):
+        kernel(*on_gpu(tensors | {"d": torch.zeros(64, 255, dtype=torch.bfloat16)}))
+    assert len(gpus.launches) == 1
+
+
+def test_tensors_of_two_gpus_are_refused(gpus, make_kernel, make_tensors) -> None:
+    tensors = on_gpu(make_tensors(64))
+    tensors[2].gpu = 1
+    with pytest.raises(TensorError, match=r"b is on the wrong device[\s\S]*as a"):
+        make_kernel()(*tensors)
+
+
+def test_another_gpu_is_loaded_by_its_first_call(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel()
+    kernel.load(0)
+    kernel(*on_gpu(make_tensors(64), gpu=1))
+    assert [context for context, *_ in gpus.loaded] == ["context 0", "context 1"]
+    (launch,) = gpus.launches
+    assert (launch.function, launch.config.stream) == ("function in context 1", 101)
+    assert gpus.current_context is None
+
+
+def test_the_context_of_a_torch_thread_is_left_alone(gpus, make_kernel, make_tensors) -> None:
+    gpus.current_context = "context 0"
+    make_kernel()(*on_gpu(make_tensors(64)))
+    assert gpus.current_context == "context 0"
+
+
+def test_loading_while_a_graph_is_captured_is_refused(gpus, make_kernel, make_tensors) -> None:
+    kernel, tensors = make_kernel(), on_gpu(make_tensors(64))
+    gpus.capturing = True
+    with pytest.raises(LaunchError, match=r"captured[\s\S]*kernel\.load\(0\)"):
+        kernel(*tensors)
+    gpus.capturing = False
+    kernel.load()
+    gpus.capturing = True
+    kernel(*tensors)
+    assert len(gpus.launches) == 1
+
+
+def test_other_gpus_than_hopper_are_refused(gpus, make_kernel) -> None:
+    gpus.capability = (10, 0)
+    with pytest.raises(DeviceError, match=r"9\.0[\s\S]*10\.0"):
+        make_kernel().load()
+
+
+def test_a_gpu_without_room_for_a_cluster(gpus, make_kernel) -> None:
+    gpus.clusters = 0
+    make_kernel(cluster="1x1").load()
+    with pytest.raises(DeviceError, match="no cluster"):
+        make_kernel(cluster="2x1").load()
+
+
+@pytest.mark.parametrize("device", ["cpu", "nonsense", 2, "cuda:2"])
+def test_devices_that_are_no_gpu_of_ours(gpus, make_kernel, device) -> None:
+    with pytest.raises(DeviceError):
+        make_kernel().load(device)
+
+
+def test_torch_without_a_gpu(gpus, make_kernel, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="torch sees no GPU"):
+        make_kernel().load()
