@@ -1,0 +1,218 @@
+"""Quantise inputs, and say what the product of quantised inputs is; for clarity, on CPU and GPU.
+
+A scale tensor has one FP32 element a block of its operand: [..., ceil(rows / R), ceil(K / C)] for
+blocks of R rows by C elements of K. `tensor` is one block for all, `row` one block a row; the last
+block of an axis may be ragged. Knows nothing of kernels, and converts nothing unasked.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from gemmgen.dtypes import DTYPES, DType
+from gemmgen.errors import SpecError, TensorError
+from gemmgen.scaling import ScaleGranularity, parse_granularity
+
+ScaleLayout = Literal["contiguous", "m_major"]
+SCALE_ALIGNMENT = 4  # FP32 elements: TMA wants strides of a multiple of 16 bytes
+
+# A subnormal scale has too few bits: the largest element over it could pass the type's largest.
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+
+# --- Quantisation -------------------------------------------------------------------------------
+
+
+def quantize(
+    x: torch.Tensor, dtype: str, granularity: str, layout: ScaleLayout = "contiguous"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """FP8 elements and FP32 scales of `x` [..., rows, K]; elements times scales are close to `x`.
+
+    The scale of a block is its largest finite magnitude over the type's (448 for e4m3), and 1 for a
+    block of zeros. Elements are rounded to nearest even. One that is not finite leaves the scale of
+    its block alone: NaN stays NaN; an infinity becomes NaN in e4m3, which has none, and stays in
+    e5m2. `layout` is that of the scales: `contiguous`, or the fast one of `to_m_major`.
+    Raises SpecError for a type that is not FP8 or an unknown granularity or layout, TensorError for
+    an `x` that is not a floating-point matrix.
+    """
+    element = _fp8(dtype)
+    block = _granularity(granularity)
+    if layout not in ("contiguous", "m_major"):
+        expected = "contiguous or m_major"
+        raise SpecError("not a layout of scales", where="layout", expected=expected, got=layout)
+    if x.ndim < 2 or not x.dtype.is_floating_point:
+        raise TensorError(
+            "these values cannot be quantised",
+            where="x",
+            expected="a floating-point tensor [..., rows, K]",
+            got=f"{x.dtype} {list(x.shape)}",
+        )
+    values = x.float()
+    scale = _block_amax(values, block) / element.largest
+    scale = torch.where(scale == 0, 1.0, scale.clamp_min(SMALLEST_SCALE))
+    quotient = values / _spread(scale, block, *x.shape[-2:])
+    if element.torch.endswith(
+        "fn"
+    ):  # finite values and NaN only; torch versions differ on infinity
+        quotient = quotient.where(quotient.isfinite(), torch.nan)
+    x8 = quotient.to(getattr(torch, element.torch))
+    return x8, to_m_major(scale) if layout == "m_major" else scale
+
+
+def dequantize(
+    x8: torch.Tensor, scale: torch.Tensor, granularity: str, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
+    """Elements times their scales. Exact in float64: FP8 times FP32 takes 28 bits at most.
+
+    Raises TensorError for scales of another shape than the granularity gives.
+    """
+    block = _granularity(granularity)
+    rows, k = x8.shape[-2:]
+    block_rows, block_k = _block_extents(block, rows, k)
+    expected = [*x8.shape[:-2], -(-rows // block_rows), -(-k // block_k)]
+    if list(scale.shape) != expected:
+        raise TensorError(
+            f"these are not the scales of {granularity} blocks of {list(x8.shape)} elements",
+            where="scale",
+            expected=expected,
+            got=list(scale.shape),
+        )
+    return x8.to(dtype) * _spread(scale, block, rows, k).to(dtype)
+
+
+def _fp8(name: str) -> DType:
+    fp8 = [row.name for row in DTYPES.values() if row.bits == 8]
+    if name not in fp8:
+        expected = " or ".join(fp8)
+        raise SpecError("not a type to quantise to", where="dtype", expected=expected, got=name)
+    return DTYPES[name]
+
+
+def _granularity(text: str) -> ScaleGranularity:
+    try:
+        granularity = parse_granularity(text)
+    except ValueError as error:
+        problem = "not a scale granularity"
+        raise SpecError(problem, where="granularity", expected=str(error), got=text) from None
+    if not granularity.scaled:
+        expected = "tensor, row or RxK"
+        raise SpecError("nothing is scaled", where="granularity", expected=expected, got=text)
+    return granularity
+
+
+def _block_extents(block: ScaleGranularity, rows: int, k: int) -> tuple[int, int]:
+    """Rows and elements of K that share a scale; an empty axis has no blocks."""
+    return block.mn or max(rows, 1), block.k or max(k, 1)
+
+
+def _block_amax(values: torch.Tensor, block: ScaleGranularity) -> torch.Tensor:
+    """The largest finite magnitude of every block, [..., row blocks, K blocks]."""
+    rows, k = values.shape[-2:]
+    block_rows, block_k = _block_extents(block, rows, k)
+    magnitude = values.abs().nan_to_num(nan=0.0, posinf=0.0)
+    padded = F.pad(magnitude, (0, -k % block_k, 0, -rows % block_rows))
+    row_blocks, k_blocks = -(-rows // block_rows), -(-k // block_k)
+    blocks = padded.reshape(*values.shape[:-2], row_blocks, block_rows, k_blocks, block_k)
+    return blocks.amax(dim=(-3, -1))
+
+
+def _spread(scale: torch.Tensor, block: ScaleGranularity, rows: int, k: int) -> torch.Tensor:
+    """The scale of every element, [..., rows, K]."""
+    block_rows, block_k = _block_extents(block, rows, k)
+    of_rows = scale.repeat_interleave(block_rows, dim=-2)[..., :rows, :]
+    return of_rows.repeat_interleave(block_k, dim=-1)[..., :k]
+
+
+# --- Layout of scales ---------------------------------------------------------------------------
+
+
+def to_m_major(scale: torch.Tensor) -> torch.Tensor:
+    """The same scales [..., M, K blocks] in the fast layout, always a copy.
+
+    The stride is 1 over M and align(M, 4) over K blocks; what lies between two K blocks' scales is
+    never read.
+    """
+    *groups, m, k_blocks = scale.shape
+    storage = scale.new_empty((*groups, k_blocks, m_major_pitch(m)))
+    return storage.mT[..., :m, :].copy_(scale)
+
+
+def is_m_major(scale: torch.Tensor) -> bool:
+    """Whether scales [M, K blocks] lie in the layout of `to_m_major`."""
+    m, k_blocks = scale.shape
+    over_m, over_blocks = scale.stride()
+    pitched = k_blocks <= 1 or over_blocks == m_major_pitch(m)
+    return m == 0 or ((m == 1 or over_m == 1) and pitched)
+
+
+def m_major_pitch(m: int) -> int:
+    """Elements from the scales of one K block to those of the next, in the fast layout."""
+    return m + -m % SCALE_ALIGNMENT
+
+
+# --- Products -----------------------------------------------------------------------------------
+
+
+def reference(
+    a8: torch.Tensor,
+    scale_a: torch.Tensor,
+    b8: torch.Tensor,
+    scale_b: torch.Tensor,
+    granularity_a: str = "1x128",
+    granularity_b: str = "128x128",
+) -> torch.Tensor:
+    """D[m, n] = sum over k of A[m, k] B[n, k], dequantised, in float64."""
+    a = dequantize(a8, scale_a, granularity_a)
+    b = dequantize(b8, scale_b, granularity_b)
+    return a @ b.mT
+
+
+def gemm_two_level(
+    a8: torch.Tensor,
+    scale_a: torch.Tensor,
+    b8: torch.Tensor,
+    scale_b: torch.Tensor,
+    dtype: torch.dtype = torch.bfloat16,
+) -> torch.Tensor:
+    """What a 1x128 / 128x128 kernel computes: FP32 sums of K blocks, scaled, added, rounded once.
+
+    A tensor core keeps fewer bits within a K block than FP32 (arXiv 2412.19437, section 3.3.2), so
+    a kernel agrees closely, not bit for bit.
+    """
+    block = 128
+    m, k = a8.shape
+    n = b8.shape[0]
+    total = torch.zeros(m, n, dtype=torch.float32, device=a8.device)
+    for index, start in enumerate(range(0, k, block)):
+        k_block = slice(start, start + block)
+        partial = a8[:, k_block].float() @ b8[:, k_block].float().T
+        scale_n = scale_b[:, index].repeat_interleave(block)[:n]
+        total += partial * (scale_a[:, index, None] * scale_n)
+    return total.to(dtype)
+
+
+# --- Comparison ---------------------------------------------------------------------------------
+
+
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    """||result - expected|| / ||expected||, Frobenius, in float64; 0 when they are equal."""
+    expected = expected.double()
+    difference = torch.linalg.vector_norm(result.double() - expected)
+    return 0.0 if difference == 0 else float(difference / torch.linalg.vector_norm(expected))
+
+
+def equal_bits(left: torch.Tensor, right: torch.Tensor) -> float:
+    """The share of elements that are equal bit for bit, NaN and the sign of zero included."""
+    if left.dtype != right.dtype or left.shape != right.shape:
+        raise TensorError(
+            "these tensors cannot be compared bit for bit",
+            expected=f"{left.dtype} {list(left.shape)}",
+            got=f"{right.dtype} {list(right.shape)}",
+        )
+    if left.numel() == 0:
+        return 1.0
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[left.dtype.itemsize]
+    return float((left.view(bits) == right.view(bits)).double().mean())
