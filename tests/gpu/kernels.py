@@ -1,0 +1,144 @@
+"""The kernels that the GPU tests launch.
+
+A test builds what it needs. Where the GPU's machine has no compiler, build all of them elsewhere
+with `python tests/gpu/kernels.py FOLDER` and run the tests with GEMMGEN_TEST_KERNELS=FOLDER.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from typing import Any
+
+from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
+from gemmgen.build import build_kernels
+from gemmgen.runtime import load_kernel
+
+
+def spec(**keys: Any) -> GemmSpec:
+    """Dense FP8 with the fine-grained scales of every kernel here."""
+    a, b = {"dtype": "e4m3", "scale": "1x128"}, {"dtype": "e4m3", "scale": "128x128"}
+    return GemmSpec(a=a, b=b, d={"dtype": "bf16"}, **keys)
+
+
+# --- Problems -----------------------------------------------------------------------------------
+
+# The projections of DeepSeek-V3, as DeepGEMM's own benchmark has them, and three others.
+PEER_SHAPES = [
+    *(
+        (m, n, k)
+        for m in (64, 128, 4096)
+        for n, k in (
+            (2112, 7168),
+            (24576, 1536),
+            (32768, 512),
+            (7168, 16384),
+            (4096, 7168),
+            (7168, 2048),
+        )
+    ),
+    (8192, 8192, 8192),
+    (16, 7168, 16384),
+    (1, 7168, 2048),
+]
+EDGE_MS = (0, 1, 7, 63, 65, 127, 129, 4097)
+EDGE_NS = (8, 24, 576, 2112, 7168)
+EDGE_KS = (16, 112, 128, 144, 7168)
+
+
+def planned(m: int, n: int, k: int) -> GemmSpec:
+    """The planner's choice for a shape; N and K compiled in."""
+    return spec(n=n, k=k, expected_m=max(m, 1))
+
+
+def compiled(n: int, k: int) -> GemmSpec:
+    """N and K compiled in, M not known."""
+    return spec(n=n, k=k)
+
+
+DYNAMIC = spec(n="dynamic", k="dynamic")
+
+
+# --- Structures ---------------------------------------------------------------------------------
+
+# Every axis along which a dense kernel varies, over a problem that is ragged on all sides.
+STRUCTURE_MS = (1, 65, 300)
+STRUCTURE_N, STRUCTURE_K = 584, 912
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "192x128": {"tile": "192x128", "warpgroups": "3x1", "unroll": 4, "early_wait": True},
+    "128x256": {"tile": "128x256", "warpgroups": "2x1", "unroll": 4, "early_wait": False},
+    "128x256 unroll 8": {"tile": "128x256", "unroll": 8, "early_wait": False},
+    **{f"128x{n}": {"tile": f"128x{n}", "warpgroups": "2x1"} for n in range(16, 257, 16)},
+    **{f"64x{n}": {"tile": f"64x{n}", "warpgroups": "1x1"} for n in (16, 32, 48, 64, 96, 112, 128)},
+    "64x192 1x2": {"tile": "64x192", "warpgroups": "1x2"},
+    "64x256 1x2": {"tile": "64x256", "warpgroups": "1x2"},
+    "128x64 one warpgroup": {"tile": "128x64", "warpgroups": "1x1"},
+    "128x128 1x2": {"tile": "128x128", "warpgroups": "1x2"},
+    "128x128 2x2": {"tile": "128x128", "warpgroups": "2x2"},
+    "256x64 4x1": {"tile": "256x64", "warpgroups": "4x1"},
+    "256x128 2x1": {"tile": "256x128", "warpgroups": "2x1"},
+    **{f"128x128 cluster {c}": {"tile": "128x128", "cluster": c} for c in ("2x1", "1x2", "2x2")},
+    "64x64 cluster 2x1": {"tile": "64x64", "cluster": "2x1"},
+    "64x64 cluster 1x2": {"tile": "64x64", "cluster": "1x2"},
+    "64x64 cluster 4x1": {"tile": "64x64", "cluster": "4x1"},
+    "128x176 cluster 2x1": {"tile": "128x176", "cluster": "2x1"},
+    "192x128 cluster 1x2": {"tile": "192x128", "cluster": "1x2"},
+    **{f"128x128 stages {s}": {"tile": "128x128", "stages": s} for s in (2, 3)},
+    **{f"128x128 unroll {u}": {"tile": "128x128", "unroll": u} for u in (1, 2, 8)},
+    "128x128 no early wait": {"tile": "128x128", "early_wait": False},
+    "64x64 unroll 1, no early wait": {"tile": "64x64", "unroll": 1, "early_wait": False},
+    **{f"64x64 raster {r}": {"tile": "64x64", "raster": r} for r in (1, 2, 16)},
+    "hints": {"tile": "64x64", "l2_hint": {"a": "evict_last", "b": "evict_first"}},
+    "not patched": {"tile": "128x128", "sass": [], "name": "not_patched"},
+    "interleaved": {"tile": "128x128", "sass": ["interleave_ffma"], "name": "interleaved"},
+    "compiled M": {"tile": "128x128", "m": 300},
+}
+
+
+def structure(name: str) -> GemmSpec:
+    return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
+
+
+def all_specs() -> list[GemmSpec]:
+    """Every kernel once; two specs with one plan are one kernel."""
+    specs = [
+        DYNAMIC,
+        *(compiled(n, k) for n in EDGE_NS for k in EDGE_KS),
+        *(planned(*shape) for shape in PEER_SHAPES),
+        *map(structure, STRUCTURES),
+    ]
+    return list({lower(item).name: item for item in specs}.values())
+
+
+# --- Building and loading -----------------------------------------------------------------------
+
+
+@cache
+def kernel(item: GemmSpec) -> GemmKernel:
+    """The kernel of a spec, loaded on torch's current GPU."""
+    return load_kernel(built(item))
+
+
+def built(item: GemmSpec) -> Artifact:
+    """The kernel of a spec, from GEMMGEN_TEST_KERNELS when that folder has it."""
+    plan = lower(item)
+    folder = os.path.join(os.environ.get("GEMMGEN_TEST_KERNELS", ""), plan.name)
+    if not os.path.isdir(folder):
+        return build_kernel(item)
+    found = artifact.read(folder)
+    same = (found.plan.params, found.plan.launch) == (plan.params, plan.launch)
+    assert same, f"{folder} was built by another gemmgen"
+    return found
+
+
+def main() -> None:
+    specs = all_specs()
+    outcomes = build_kernels(specs, out=sys.argv[1])
+    failures = [outcome for outcome in outcomes if isinstance(outcome, GemmgenError)]
+    print(*failures, f"{len(specs) - len(failures)} of {len(specs)} kernels in {sys.argv[1]}")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
