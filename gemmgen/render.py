@@ -85,9 +85,9 @@ def _operands(count: int) -> list[str]:
     return _lines([f"%{i}" for i in range(count)], 16)
 
 
-def _constraints(count: int, array: str) -> list[str]:
-    """The read-write constraints of `count` FP32 elements of an array, in lines of seven."""
-    lines = _lines([f'"+f"({array}[{i}])' for i in range(count)], 7)
+def _constraints(count: int, macro: str) -> list[str]:
+    """The constraints of `count` elements through a macro that spells four, in lines of eight."""
+    lines = _lines([f"{macro}({i})" for i in range(0, count, 4)], 8)
     return [(": " if i == 0 else "  ") + line for i, line in enumerate(lines)]
 
 

@@ -40,10 +40,11 @@ def test_generated_is_what_the_code_renders(path: Path, update_generated: bool) 
             assert found == text, f"{folder / name}: run pytest --update-generated, review the diff"
 
 
-def test_generated_holds_nothing_else(update_generated: bool) -> None:
+def test_generated_holds_no_golden_that_nothing_renders() -> None:
+    """Folders with a manifest are what somebody built here, not goldens."""
     wanted = {plan.name for path in SPECS for plan in plans(path)}
-    found = {folder.name for folder in GENERATED.iterdir()}
-    assert found == wanted
+    folders = [folder for folder in GENERATED.iterdir() if not (folder / "manifest.json").exists()]
+    assert {folder.name for folder in folders} <= wanted
 
 
 def rendered(keys: dict[str, Any]) -> tuple[KernelPlan, str]:

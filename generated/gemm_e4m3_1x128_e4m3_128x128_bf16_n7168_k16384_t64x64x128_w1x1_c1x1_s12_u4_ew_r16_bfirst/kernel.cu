@@ -122,6 +122,7 @@ DEVICE uint32_t pack_bf16(float low, float high) {
 // ---- wgmma (PTX ISA, Asynchronous Warpgroup Level Matrix Instructions) ----------------------
 // A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x kMmaN result:
 //   row = 16 * warp + 8 * h + lane / 4,  column = 8 * j + 2 * (lane % 4) + i
+#define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
@@ -129,11 +130,7 @@ DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumu
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
       "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
       "}, %32, %33, p, 1, 1;\n}"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
-        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : D4(0), D4(4), D4(8), D4(12), D4(16), D4(20), D4(24), D4(28)
       : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
 }
 // NOTE: pinned before the fence and after the wait. The compiler takes wgmma for synchronous and
