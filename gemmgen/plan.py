@@ -255,6 +255,7 @@ class Sass:
 
     passes: tuple[str, ...]
     toolchain: str
+    allow: tuple[str, ...]  # flaws of the compiled code that do not refuse the build
     reason: str
 
 

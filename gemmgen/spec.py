@@ -46,6 +46,7 @@ Auto = Literal["auto"]
 Dynamic = Literal["dynamic"]
 L2Hint = Literal["evict_normal", "evict_first", "evict_last"]
 Schedule = Literal["cooperative", "a_stationary", "pingpong"]
+CodeFlaw = Literal["spills", "local_memory", "serialized_wgmma", "ignored_setmaxnreg"]
 Size = Annotated[StrictInt, Field(ge=1, le=LARGEST_EXTENT)]
 SizeOrZero = Annotated[StrictInt, Field(ge=0, le=LARGEST_EXTENT)]
 
@@ -217,6 +218,8 @@ class GemmSpec(_Model):
     """CUDA version of ptxas, such as "12.8"."""
     sass: tuple[str, ...] | Auto = "auto"
     """SASS passes in order; [] leaves the cubin alone."""
+    allow: tuple[CodeFlaw, ...] = ()
+    """Flaws of compiled code that refuse a build unless they stand here; for experiments."""
     batch_invariant: StrictBool = False
     """One tile configuration and one K order for every M."""
 

@@ -88,6 +88,7 @@ anything = st.builds(
             "split_k": auto_or(st.integers(1, 4)),
             "swap_ab": auto_or(st.booleans()),
             "accumulate": st.booleans(),
+            "allow": st.lists(st.sampled_from(("spills", "serialized_wgmma")), max_size=2),
             "epilogue": st.lists(st.sampled_from(tuple(EPILOGUE_OPS)), max_size=2),
         },
     ),

@@ -13,5 +13,6 @@ DEFAULT_PASSES = ("sparse_yield",)
 def choose_sass(spec: GemmSpec) -> Sass:
     """The passes that the spec names, or the default."""
     if spec.sass == "auto":
-        return Sass(DEFAULT_PASSES, spec.toolchain, "sparse yields win on an H200")
-    return Sass(spec.sass, spec.toolchain, "asked for" if spec.sass else "the cubin stays as it is")
+        return Sass(DEFAULT_PASSES, spec.toolchain, spec.allow, "sparse yields win on an H200")
+    reason = "asked for" if spec.sass else "the cubin stays as it is"
+    return Sass(spec.sass, spec.toolchain, spec.allow, reason)

@@ -107,3 +107,14 @@ def test_sass_and_toolchain_reach_the_plan() -> None:
     assert plan_of().sass.passes == ("sparse_yield",)
     assert plan_of(sass=[]).sass.passes == ()
     assert plan_of(sass=["interleave_ffma"], toolchain="13.0").sass.toolchain == "13.0"
+
+
+def test_flaws_are_allowed_by_name() -> None:
+    """The spec's names are the toolchain's: the spec must not import a compiler to know them."""
+    from typing import get_args
+
+    from gemmgen.spec import CodeFlaw
+    from gemmgen.toolchain import Flaw
+
+    assert set(get_args(CodeFlaw)) == {flaw.value for flaw in Flaw}
+    assert plan_of(allow=["spills"]).sass.allow == ("spills",)
