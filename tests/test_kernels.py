@@ -1,0 +1,155 @@
+"""The kernels compute the right thing: PTX from NVRTC, executed by the emulator, against float64.
+
+Shapes are small, but every edge is in them: partial tiles along M, N and K, several tiles a CTA, scale
+blocks that a tile straddles, clusters that hang over the output.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import Launch, random_tensors, reference, relative_error
+from strategies import spec
+
+from gemmgen.passes import lower
+from gemmgen.plan import KernelPlan
+from gemmgen.render import render
+from gemmgen.spec import GemmSpec
+from gemmgen.toolchain import compile_to_ptx, find_toolchain
+
+pytestmark = pytest.mark.toolchain
+
+# bf16 rounds to 8 bits: 2^-9 at worst, about 1.7e-3 as a Frobenius norm.
+BOUND = 2.5e-3
+
+# Keys of the spec, and a shape on which they meet all their edges.
+STRUCTURES: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
+    ({"tile": "64x64"}, (70, 200, 272)),
+    ({"tile": "64x16"}, (70, 40, 272)),
+    ({"tile": "64x192"}, (70, 400, 272)),
+    ({"tile": "64x256"}, (70, 600, 272)),
+    ({"tile": "128x16"}, (140, 104, 144)),
+    ({"tile": "128x64"}, (140, 200, 272)),
+    ({"tile": "128x96"}, (140, 400, 144)),
+    ({"tile": "128x112"}, (100, 800, 144)),
+    ({"tile": "128x128"}, (140, 264, 400)),
+    ({"tile": "128x128", "warpgroups": "1x2"}, (140, 264, 144)),
+    ({"tile": "128x144"}, (100, 1200, 144)),
+    ({"tile": "128x160"}, (100, 704, 144)),
+    ({"tile": "128x176"}, (140, 1448, 144)),
+    ({"tile": "128x192"}, (140, 400, 272)),
+    ({"tile": "128x208"}, (100, 424, 400)),
+    ({"tile": "128x256"}, (300, 520, 784)),
+    ({"tile": "128x256", "early_wait": True, "unroll": 1}, (140, 264, 272)),
+    ({"tile": "192x128"}, (400, 264, 784)),
+    ({"tile": "192x128", "early_wait": False, "stages": 2}, (200, 136, 400)),
+    ({"tile": "192x176"}, (200, 360, 400)),
+    ({"tile": "256x64", "warpgroups": "4x1"}, (300, 136, 272)),
+    ({"tile": "256x128"}, (300, 264, 272)),
+    ({"tile": "128x128", "cluster": "2x1"}, (300, 400, 400)),
+    ({"tile": "128x128", "cluster": "1x2"}, (300, 400, 400)),
+    ({"tile": "64x64", "cluster": "2x2", "stages": 3}, (300, 400, 400)),
+    ({"tile": "64x64", "raster": 1}, (200, 200, 128)),
+    ({"tile": "64x64", "raster": 3}, (600, 200, 128)),
+    ({"tile": "64x64", "l2_hint": {"a": "evict_last", "b": "evict_first"}}, (64, 64, 128)),
+    ({"tile": "64x64", "m": 70}, (70, 72, 128)),
+)
+
+
+@functools.cache
+def ptx_of(plan: KernelPlan) -> str:
+    return compile_to_ptx(render(plan), plan.name, find_toolchain().nvrtc).text
+
+
+def error_of(keys: dict[str, Any], shape: tuple[int, int, int], sms: int) -> float:
+    m, n, k = shape
+    plan = lower(GemmSpec(**{**spec(n=n, k=k), **keys}))
+    tensors = random_tensors(m, n, k)
+    return relative_error(Launch(plan, ptx_of(plan), tensors).run(sms), reference(tensors))
+
+
+def identity(case: tuple[dict[str, Any], tuple[int, int, int]]) -> str:
+    keys, shape = case
+    return "-".join(map(str, (*keys.values(), "x".join(map(str, shape)))))
+
+
+@pytest.mark.parametrize("case", STRUCTURES, ids=identity)
+def test_every_structure(case: tuple[dict[str, Any], tuple[int, int, int]]) -> None:
+    keys, shape = case
+    assert error_of(keys, shape, sms=4) < BOUND
+
+
+@pytest.mark.parametrize("m", [1, 7, 63, 65, 127, 129])
+@pytest.mark.parametrize("n", [8, 24, 136])
+@pytest.mark.parametrize("k", [16, 112, 128, 144])
+def test_one_kernel_takes_every_shape(m: int, n: int, k: int) -> None:
+    keys = {"n": "dynamic", "k": "dynamic", "tile": "64x64"}
+    assert error_of(keys, (m, n, k), sms=3) < BOUND
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("cluster", ["1x1", "2x1", "1x2"])
+def test_the_order_of_asynchronous_work_changes_nothing(cluster: str, seed: int) -> None:
+    """Bitwise equal under every schedule that the emulator draws; hazards raise."""
+    keys = {"tile": "64x64", "cluster": cluster, "stages": 2}
+    plan = lower(GemmSpec(**spec(n=136, k=400, **keys)))
+    tensors = random_tensors(200, 136, 400)
+    first = Launch(plan, ptx_of(plan), tensors).run(sms=2, seed=0)
+    again = Launch(plan, ptx_of(plan), tensors).run(sms=2, seed=seed + 1)
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"tile": "128x128"}, {"tile": "64x192"}, {"tile": "192x128"}], ids=lambda k: k["tile"]
+)
+def test_tiles_agree_bit_for_bit(keys: dict[str, Any]) -> None:
+    """The order of sums is along K in every structure, so the tile changes no bit."""
+    m, n, k = 100, 200, 400
+    tensors = random_tensors(m, n, k)
+    results = []
+    for tile in ({"tile": "64x64"}, keys):
+        plan = lower(GemmSpec(**spec(n=n, k=k, **tile)))
+        results.append(Launch(plan, ptx_of(plan), tensors).run())
+    np.testing.assert_array_equal(*results)
+
+
+# What a careless edit could do to a kernel; each must be noticed.
+SABOTAGE = {
+    "the producer does not wait for an empty stage": ("barrier_wait(ring.empty(), ring.phase ^ 1);", ""),
+    "the consumers do not wait for a full stage": ("barrier_wait(ring.full(), ring.phase);", ""),
+    "the wrong phase": ("ring.phase ^ 1", "ring.phase"),
+    "too few bytes expected": ("barrier_expect(full, kStageBytes)", "barrier_expect(full, 128)"),
+    "no wait for wgmma": ("wgmma_wait(accumulators);", ""),
+    "the stage is given back too early": (
+        "wgmma_commit();",
+        "wgmma_commit(); if (lane == 0) barrier_arrive(ring.empty());",
+    ),
+    "no fence between threads and the copy engine": (
+        'asm volatile("fence.proxy.async.shared::cta;" ::: "memory");',
+        "",
+    ),
+    "a store buffer is used again too early": ("tma_store_wait_read<kStoreBuffers - 1>();", ";"),
+    "scales of the wrong row": ("4 * (wave * kMmaM + 8)", "4 * (wave * kMmaM)"),
+    "a stage too few": ("if (++stage == kStages)", "if (++stage == kStages - 1)"),
+}
+
+
+@pytest.mark.parametrize("what", SABOTAGE)
+def test_sabotage_is_noticed(what: str) -> None:
+    """The emulator is no rubber stamp: broken kernels fail, by an error or a wrong result."""
+    import emulator
+
+    old, new = SABOTAGE[what]
+    plan = lower(GemmSpec(**spec(n=264, k=784, tile="64x64", stages=3)))
+    text = render(plan)
+    assert old in text
+    ptx = compile_to_ptx(text.replace(old, new), plan.name, find_toolchain().nvrtc).text
+    tensors = random_tensors(200, 264, 784)
+    try:
+        error = relative_error(Launch(plan, ptx, tensors).run(sms=1), reference(tensors))
+    except emulator.EmulatorError:
+        return
+    assert not error < BOUND
