@@ -1,0 +1,158 @@
+"""A request becomes an artifact: lower, render, compile, patch, store. Knows the order of the work.
+
+The text is rendered every time, since that is cheap, and the cache is asked by the text: a kernel
+that is stored costs no compiler. Needs no GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gemmgen import artifact, sass_patch
+from gemmgen.artifact import Artifact
+from gemmgen.cache import Cache, cache_key, default_root
+from gemmgen.errors import ArtifactError, GemmgenError, SpecError
+from gemmgen.passes import lower
+from gemmgen.plan import KernelPlan
+from gemmgen.render import render
+from gemmgen.spec import GemmSpec
+from gemmgen.target import H200, Target
+from gemmgen.toolchain import Flaw, Toolchain, compile_cuda, find_toolchain
+
+
+@dataclass(frozen=True)
+class Build:
+    """One built kernel, and what it cost."""
+
+    artifact: Artifact
+    cached: bool  # it was stored: no compiler ran
+    seconds: float
+
+
+def build_kernel(
+    spec: GemmSpec, *, out: str | Path | None = None, target: Target = H200
+) -> Artifact:
+    """The kernel of a spec, from the cache, or compiled, patched and stored there.
+
+    It lies in the cache, or in `<out>/<kernel name>/` when `out` is given.
+    Raises SpecError or UnsupportedError for a spec without a kernel, ToolchainError when a compiler
+    is missing or refuses the text, PatchError, and OutputError when `out` cannot be written.
+    """
+    return build_plan(lower(spec, target), out=out).artifact
+
+
+def build_kernels(
+    specs: Sequence[GemmSpec],
+    *,
+    out: str | Path | None = None,
+    target: Target = H200,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Build | GemmgenError]:
+    """Build several kernels side by side: one outcome a spec, in their order.
+
+    A kernel that fails keeps no other from being built; its outcome is its error. `progress` is
+    called after each. Raises SpecError when two different kernels have one name.
+    """
+    plans = [_lowered(spec, target) for spec in specs]
+    _refuse_equal_names(plans)
+    if len(plans) == 1:
+        return [_outcome(plans[0], out)]
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # 15 ms that one does not pay
+
+    # Threads do: NVRTC runs outside of the interpreter's lock, and ptxas in its own process.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        builds = [pool.submit(_outcome, plan, out) for plan in plans]
+        try:
+            for _ in as_completed(builds):
+                progress()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [build.result() for build in builds]
+
+
+def build_plan(plan: KernelPlan, *, out: str | Path | None = None) -> Build:
+    """The kernel of a plan; see `build_kernel`."""
+    start = time.perf_counter()
+    source = render(plan)
+    toolchain = find_toolchain(plan.sass.toolchain)
+    passes = [sass_patch.parse_pass(text) for text in plan.sass.passes]
+    versions = [(str(step), step.version) for step in passes]
+    key = cache_key(plan.to_json(), source, toolchain.identity, versions)
+    cache = Cache(default_root())
+    stored = cache.find(key)
+    built = stored or cache.build_once(key, lambda: _make(plan, source, toolchain, key))
+    if out is not None:
+        built = _place(built, Path(out))
+    return Build(built, stored is not None, time.perf_counter() - start)
+
+
+def _make(plan: KernelPlan, source: str, toolchain: Toolchain, key: str) -> dict[str, bytes]:
+    """The files of an artifact, from the compilers."""
+    compiled = compile_cuda(
+        source, plan.name, toolchain, allow=frozenset(map(Flaw, plan.sass.allow))
+    )
+    patched = sass_patch.patch(compiled.cubin, passes=plan.sass.passes)
+    files = {
+        artifact.SOURCE: source.encode(),
+        artifact.PTX: compiled.ptx.encode(),
+        artifact.UNPATCHED_CUBIN: compiled.cubin,
+        artifact.CUBIN: patched.cubin,
+        artifact.LOG: compiled.log.encode(),
+    }
+    return artifact.assemble(
+        plan,
+        files,
+        key=key,
+        toolchain=toolchain.identity,
+        resources=asdict(compiled.resources),
+        sass=tuple(asdict(report) for report in patched.reports),
+    )
+
+
+def _place(built: Artifact, out: Path) -> Artifact:
+    """The artifact in its folder below `out`; what lies there already is not written again."""
+    folder = out / built.name
+    try:
+        present = artifact.read(folder)
+    except ArtifactError:
+        return artifact.write(built.files, folder)
+    return present if present.manifest == built.manifest else artifact.write(built.files, folder)
+
+
+def _lowered(spec: GemmSpec, target: Target) -> KernelPlan | GemmgenError:
+    try:
+        return lower(spec, target)
+    except GemmgenError as error:
+        return error
+
+
+def _outcome(plan: KernelPlan | GemmgenError, out: str | Path | None) -> Build | GemmgenError:
+    if isinstance(plan, GemmgenError):
+        return plan
+    try:
+        return build_plan(plan, out=out)
+    except GemmgenError as error:
+        return error
+
+
+def _refuse_equal_names(plans: Sequence[KernelPlan | GemmgenError]) -> None:
+    """A name is a folder and a symbol, so it belongs to one kernel."""
+    first: dict[str, tuple[int, KernelPlan]] = {}
+    for number, plan in enumerate(plans, start=1):
+        if isinstance(plan, GemmgenError):
+            continue
+        earlier, other = first.setdefault(plan.name, (number, plan))
+        if other != plan:
+            raise SpecError(
+                "two different kernels have one name",
+                where=f"kernels {earlier} and {number} of {len(plans)}",
+                expected="a name for each",
+                got=plan.name,
+                fix="give one of them a `name:` of its own",
+                detail=f"{other.spec}\n{plan.spec}",
+            )

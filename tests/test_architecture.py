@@ -1,0 +1,168 @@
+"""The house rules: who may import whom, what `import gemmgen` costs, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "gemmgen"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# A room is a module or a package at the top of gemmgen; `spec` stands for all files of that prefix.
+AXES = {"dtypes", "scaling", "grouping", "epilogue", "target"}
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "version": set(),
+    **{axis: {"errors"} for axis in AXES},
+    "spec": {"errors", *AXES},
+    "plan": {"target"},
+    "passes": {"errors", "spec", "plan", *AXES},
+    "render": {"errors", "version", "plan", *AXES},
+    "toolchain": {"errors"},
+    "sass_patch": {"errors"},
+    "artifact": {"errors", "plan"},
+    "cache": {"errors", "plan", "artifact"},
+    "build": {
+        *("errors", "spec", "plan", "passes", "render", "toolchain", "sass_patch"),
+        *("artifact", "cache", "target"),
+    },
+    "runtime": {"errors", "plan", "artifact", *AXES},
+    "numerics": {"errors", *AXES},
+    "tables": {"plan"},
+    "doctor": {"errors", "version", "toolchain", "cache", "runtime"},
+    "cli": {"errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"},
+    "__main__": {"cli"},
+    "__init__": {"errors", "version", "plan", "render"},
+}
+
+# Packages of others, and the rooms that may import them.
+GUESTS = {
+    "torch": {"runtime", "numerics"},
+    "cuda": {"runtime", "doctor"},
+    "pydantic": {"spec"},
+    "yaml": {"spec"},
+    "jinja2": {"render"},
+    "elftools": {"sass_patch"},
+    "filelock": {"cache"},
+    "platformdirs": {"cache"},
+    "typer": {"cli"},
+    "rich": {"cli", "tables"},
+}
+LAZY = {("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")}
+
+IMPORT_SECONDS = 2 * 0.15  # twice the budget: a test machine has other things to do
+MOST_LINES = 350
+
+
+def room_of(path: Path) -> str:
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "spec" if name.startswith("spec_") else name
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Dotted names that a file imports, and whether it does so as it is imported itself."""
+
+    def visit(node: ast.AST, eager: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            children = node.orelse
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, eager) for alias in node.names)
+            return
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            # `from gemmgen import x` imports the room x.
+            names = [node.module or ""]
+            if names == ["gemmgen"]:
+                names = [f"gemmgen.{alias.name}" for alias in node.names]
+            yield from ((name, eager) for name in names)
+            return
+        else:
+            children = list(ast.iter_child_nodes(node))
+        inner = eager and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in children:
+            yield from visit(child, inner)
+
+    yield from visit(ast.parse(path.read_text()), True)
+
+
+def rooms_imported(path: Path) -> Iterator[tuple[str, bool]]:
+    for name, eager in imports(path):
+        if name.split(".")[0] == "gemmgen":
+            yield room_of(PACKAGE / name.split(".")[1]), eager
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    room = room_of(path)
+    assert room in ROOMS, f"{room} is new: say in ROOMS what it may import"
+    for imported, eager in rooms_imported(path):
+        assert imported in {room, *ROOMS[room]}, f"{room} may not import {imported}"
+        assert not (eager and (room, imported) in LAZY), f"{room} imports {imported} lazily"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_guests_stay_in_their_rooms(path: Path) -> None:
+    room = room_of(path)
+    for name, eager in imports(path):
+        guest = name.split(".")[0]
+        if guest in ("gemmgen", "__future__") or guest in sys.stdlib_module_names:
+            continue
+        assert guest in GUESTS, f"{guest} is new: say in GUESTS who may import it"
+        assert room in GUESTS[guest], f"{room} may not import {guest}"
+        assert not (eager and (room, guest) in LAZY), f"{room} imports {guest} lazily"
+
+
+def test_the_rooms_have_an_order() -> None:
+    placed: set[str] = set()
+    while waiting := ROOMS.keys() - placed:
+        ready = {room for room in waiting if ROOMS[room] <= placed}
+        assert ready, f"these rooms import each other: {waiting}"
+        placed |= ready
+
+
+def python(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_gemmgen_loads_nothing_heavy() -> None:
+    loaded = python("import sys, gemmgen; print(*{name.split('.')[0] for name in sys.modules})")
+    assert set(GUESTS).isdisjoint(loaded.split())
+
+
+def test_importing_gemmgen_is_fast() -> None:
+    def seconds(code: str) -> float:
+        start = time.perf_counter()
+        python(code)
+        return time.perf_counter() - start
+
+    assert min(seconds("import gemmgen") for _ in range(5)) < IMPORT_SECONDS
+
+
+def test_every_public_name_has_a_home() -> None:
+    found = python(
+        "import gemmgen\n"
+        "lazy = {*gemmgen._HOMES, *gemmgen._MODULES}\n"
+        "print(*(set(gemmgen.__all__) - lazy - set(vars(gemmgen))), *(lazy - set(gemmgen.__all__)))"
+    )
+    assert found.split() == []
+
+
+def test_the_function_render_wins_over_the_module_of_that_name() -> None:
+    code = "import gemmgen.render, gemmgen.build; print(type(gemmgen.render).__name__)"
+    assert python(code).strip() == "function"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*SOURCES, *sorted(PACKAGE.rglob("*.jinja"))],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_no_file_is_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
