@@ -146,6 +146,7 @@ class Pipeline:
     stage_bytes: int  # bytes that TMA delivers to one full barrier
     unroll: int  # K tiles in one pass of the K loop
     early_wait: bool  # wait for the next stage and load its scales before promotion
+    hidden_length: bool  # the compiler must not know that the K loop has one pass
     reason: str
 
 

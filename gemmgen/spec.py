@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import (
@@ -36,7 +36,9 @@ from gemmgen.spec_problems import merged_problems, problems_error, run_checks
 LARGEST_EXTENT = 2**31 - 1  # TMA coordinates are 32-bit and signed
 
 if TYPE_CHECKING:
-    DTypeName = GroupingName = EpilogueName = str
+    DTypeName: TypeAlias = str
+    GroupingName: TypeAlias = str
+    EpilogueName: TypeAlias = str
 else:
     DTypeName = Literal[tuple(DTYPES)]
     GroupingName = Literal[tuple(GROUPINGS)]
@@ -101,7 +103,9 @@ def _text_form(shape: type[Shape], last: int, example: str) -> Any:
 
 
 if TYPE_CHECKING:
-    TileText, WarpgroupText, ClusterText = TileShape, WarpgroupLayout, ClusterShape
+    TileText: TypeAlias = TileShape
+    WarpgroupText: TypeAlias = WarpgroupLayout
+    ClusterText: TypeAlias = ClusterShape
 else:
     TileText = _text_form(TileShape, 128, "128x256x128")
     WarpgroupText = _text_form(WarpgroupLayout, 1, "2x1x1")
@@ -132,7 +136,8 @@ def _version_text(value: object) -> object:
 
 Granularity = Annotated[str, AfterValidator(_granularity), Field(description=GRANULARITY_GRAMMAR)]
 if TYPE_CHECKING:
-    CudaVersion = KernelName = str
+    CudaVersion: TypeAlias = str
+    KernelName: TypeAlias = str
 else:
     CudaVersion = Annotated[
         _matching(r"\d{2}\.\d{1,2}(\.\d{1,4})?", 'a CUDA version such as "12.8"'),
@@ -145,7 +150,7 @@ else:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class OperandSpec(_Model):
@@ -237,7 +242,11 @@ class GemmSpec(_Model):
     @classmethod
     def _partial(cls, data: dict[str, Any], invalid: set[str]) -> GemmSpec:
         """A spec of the keys that are valid by themselves, with stand-ins for the others."""
-        stand_ins = {"a": {"dtype": "e4m3"}, "b": {"dtype": "e4m3"}, "d": {"dtype": "bf16"}}
+        stand_ins: dict[str, Any] = {
+            "a": {"dtype": "e4m3"},
+            "b": {"dtype": "e4m3"},
+            "d": {"dtype": "bf16"},
+        }
         stand_ins |= {"n": "dynamic", "k": "dynamic"}
         valid = {key: value for key, value in data.items() if key not in invalid}
         spec = cls.model_construct()
@@ -268,19 +277,6 @@ class GemmSpec(_Model):
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """JSON Schema of a spec file: one spec, or `kernels:` with a list of them."""
-        schema = cls.model_json_schema(ref_template="#/$defs/{model}")
-        definitions = schema.pop("$defs")
-        several = {
-            "type": "object",
-            "properties": {
-                "kernels": {"type": "array", "items": {"$ref": "#/$defs/GemmSpec"}, "minItems": 1}
-            },
-            "required": ["kernels"],
-            "additionalProperties": False,
-        }
-        return {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "gemmgen spec file",
-            "anyOf": [{"$ref": "#/$defs/GemmSpec"}, several],
-            "$defs": {**definitions, "GemmSpec": schema},
-        }
+        from gemmgen.spec_schema import file_schema
+
+        return file_schema(cls)

@@ -97,11 +97,12 @@ def merged_problems(
     messages: dict[str, list[str]] = {}
     values: dict[str, tuple[object, bool]] = {}
     for item in error.errors():
-        path = _path(item["loc"], data, item["type"] == "missing")
+        steps = _steps(item["loc"], data, item["type"] == "missing")
+        path = _path(steps)
         message = item["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be ", "expected ", 1)
         if item["type"] == "extra_forbidden":
-            message = "unknown key; " + _allowed_keys(path, model)
+            message = "unknown key; " + _allowed_keys(steps[:-1], model)
         elif item["type"] == "missing":
             message = "this key is required"
         messages.setdefault(path, []).append(message)
@@ -113,24 +114,31 @@ def merged_problems(
     ]
 
 
-def _path(location: tuple[int | str, ...], data: object, missing: bool) -> str:
-    """`a.scale` or `sass[1]`: the location without the names pydantic adds for union members."""
-    path = ""
+def _steps(location: tuple[int | str, ...], data: object, missing: bool) -> list[int | str]:
+    """The location without the names that pydantic adds for members of unions."""
+    steps: list[int | str] = []
     for step in location:
         if isinstance(data, dict) and step in data:
-            data, path = data[step], f"{path}.{step}" if path else str(step)
+            data = data[step]
         elif isinstance(data, list | tuple) and isinstance(step, int) and step < len(data):
-            data, path = data[step], f"{path}[{step}]"
-        elif missing and step == location[-1]:
-            path = f"{path}.{step}" if path else str(step)
-    return path
+            data = data[step]
+        elif not (missing and step == location[-1]):
+            continue
+        steps.append(step)
+    return steps
 
 
-def _allowed_keys(path: str, model: type[BaseModel]) -> str:
-    for step in path.split(".")[:-1]:
+def _path(steps: list[int | str]) -> str:
+    """`a.scale` or `sass[1]`."""
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return path.removeprefix(".")
+
+
+def _allowed_keys(holders: list[int | str], model: type[BaseModel]) -> str:
+    for step in holders:
         model = next(
             kind
-            for kind in (model.model_fields[step].annotation, *_members(model, step))
+            for kind in (model.model_fields[str(step)].annotation, *_members(model, str(step)))
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
     return "expected one of: " + ", ".join(model.model_fields)

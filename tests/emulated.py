@@ -1,7 +1,7 @@
-"""Runs a plan's kernel on the PTX emulator: the host side of a launch, by `plan.params` and `plan.launch`.
+"""Runs a plan's kernel on the PTX emulator: the host side of a launch.
 
-Every tensor lies in a larger buffer whose other bytes are poison: NaN codes around the inputs, a pattern
-around the output that must survive.
+Every tensor lies in a larger buffer whose other bytes are poison: NaN codes around the inputs, a
+pattern around the output that must survive.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ class Launch:
             "b": self._pitched(tensors.b, NAN_CODE, k + 32),
             "scale_a": self._pitched(tensors.scale_a.T, np.nan, -(-m // 4) * 4),
             "scale_b": (self.memory.place(tensors.scale_b), tensors.scale_b.shape[1]),
-            "d": self._pitched(np.full((m + 1, n), UNTOUCHED, np.uint16), UNTOUCHED, self.pitch_d),
+            "d": self._pitched(np.full((m + 1, 0), 0, np.uint16), UNTOUCHED, self.pitch_d),
         }
         self.extents = {"a": (k, m), "b": (k, n), "scale_a": (m, -(-k // 128)), "d": (n, m)}
 
     def run(self, sms: int = 4, seed: int = 0) -> np.ndarray:
-        """Returns D as float32 [m, n]; raises AssertionError when anything around it was written."""
+        """D as float32 [m, n]; raises AssertionError when anything around it was written."""
         plan, cluster = self.plan, self.plan.cluster
         rows = -(-self.sizes["m"] // (plan.tile.m * cluster.m))
         columns = -(-self.sizes["n"] // (plan.tile.n * cluster.n))

@@ -1,7 +1,7 @@
 """The kernels compute the right thing: PTX from NVRTC, executed by the emulator, against float64.
 
-Shapes are small, but every edge is in them: partial tiles along M, N and K, several tiles a CTA, scale
-blocks that a tile straddles, clusters that hang over the output.
+Shapes are small, but every edge is in them: partial tiles along M, N and K, several tiles a CTA,
+scale blocks that a tile straddles, clusters that hang over the output.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ STRUCTURES: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
     ({"tile": "128x176"}, (140, 1448, 144)),
     ({"tile": "128x192"}, (140, 400, 272)),
     ({"tile": "128x208"}, (100, 424, 400)),
+    ({"tile": "128x208"}, (100, 424, 128)),
     ({"tile": "128x256"}, (300, 520, 784)),
     ({"tile": "128x256", "early_wait": True, "unroll": 1}, (140, 264, 272)),
     ({"tile": "192x128"}, (400, 264, 784)),
@@ -118,7 +119,10 @@ def test_tiles_agree_bit_for_bit(keys: dict[str, Any]) -> None:
 
 # What a careless edit could do to a kernel; each must be noticed.
 SABOTAGE = {
-    "the producer does not wait for an empty stage": ("barrier_wait(ring.empty(), ring.phase ^ 1);", ""),
+    "the producer does not wait for an empty stage": (
+        "barrier_wait(ring.empty(), ring.phase ^ 1);",
+        "",
+    ),
     "the consumers do not wait for a full stage": ("barrier_wait(ring.full(), ring.phase);", ""),
     "the wrong phase": ("ring.phase ^ 1", "ring.phase"),
     "too few bytes expected": ("barrier_expect(full, kStageBytes)", "barrier_expect(full, 128)"),

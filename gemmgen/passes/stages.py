@@ -33,12 +33,14 @@ def choose_pipeline(
     """
     asked = None if spec.stages == "auto" else spec.stages
     unroll, unroll_reason = _unroll(spec, problem, structure, tile, mma, promotion)
+    tight = _registers_are_tight(mma, promotion)
     pipeline = Pipeline(
         stages=asked or LEAST_STAGES,
         # A TMA box counts in full, also where it hangs over the edge of the tensor.
         stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + tile.m * 4,
         unroll=unroll,
         early_wait=structure.early_wait,
+        hidden_length=tight and problem.k is not None and problem.k <= tile.k,
         reason="",
     )
 
@@ -81,9 +83,15 @@ def _unroll(
 ) -> tuple[int, str]:
     if spec.unroll != "auto":
         return structure.unroll, "asked for"
-    tight = mma.waves_n > 1 and len(promotion.first_block_columns) > 1
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
-    if tight and not looped:
-        # ptxas runs out of registers when it sees several K tiles of these in straight-line code.
+    if _registers_are_tight(mma, promotion) and not looped:
         return 1, "registers are tight, the K loop stays a loop"
     return structure.unroll, "descriptor arithmetic folds into immediates"
+
+
+def _registers_are_tight(mma: Mma, promotion: Promotion) -> bool:
+    """Whether ptxas runs out of registers when it sees K tiles in straight-line code.
+
+    Seen with 12.8 on every tile that straddles scale blocks and takes two waves; a loop fits.
+    """
+    return mma.waves_n > 1 and len(promotion.first_block_columns) > 1

@@ -44,7 +44,7 @@ def test_only_the_tiles_that_exist_count() -> None:
 
 @pytest.mark.parametrize("tile_n", range(16, 257, 16))
 def test_every_column_has_its_scale(tile_n: int) -> None:
-    """The CUDA text's block of a column, for every way a tile can start, against division by 128."""
+    """The CUDA text's block of a column, for every start of a tile, against division by 128."""
     for tile in range(64):
         start = tile * tile_n
         first = min(128 - start % 128, tile_n)

@@ -1,6 +1,7 @@
 """Every output tile is visited exactly once: a Python model of `struct TileScheduler`.
 
-`tests/test_kernels.py` runs the scheduler itself; the model covers sizes that are too large for that.
+`tests/test_kernels.py` runs the scheduler itself; the model covers sizes that are too large for
+that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 
 
 def visited(
-    rows: int, columns: int, band_rows: int, cluster: tuple[int, int], rank: int, start: int, grid: int
+    rows: int,
+    columns: int,
+    band_rows: int,
+    cluster: tuple[int, int],
+    rank: int,
+    start: int,
+    grid: int,
 ) -> Iterator[tuple[int, int]]:
     """Tiles of the CTA `rank` of cluster `start`, in order; the arithmetic of the CUDA text."""
     cluster_m, cluster_n = cluster
