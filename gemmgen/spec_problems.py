@@ -118,9 +118,9 @@ def _steps(location: tuple[int | str, ...], data: object, missing: bool) -> list
     """The location without the names that pydantic adds for members of unions."""
     steps: list[int | str] = []
     for step in location:
-        if isinstance(data, dict) and step in data:
-            data = data[step]
-        elif isinstance(data, list | tuple) and isinstance(step, int) and step < len(data):
+        if (isinstance(data, dict) and step in data) or (
+            isinstance(data, list | tuple) and isinstance(step, int) and step < len(data)
+        ):
             data = data[step]
         elif not (missing and step == location[-1]):
             continue

@@ -22,25 +22,28 @@ def choose_instruction(problem: Problem, tile: Tile, warps: Warps) -> Mma:
     waves_m = rows // MMA_M
     totals = waves_m * columns // 2
     budget = warps.consumer_registers
-    for waves_n in (1, 2, 4):
-        n, rest = divmod(columns, waves_n)
-        if rest or n % 8:
-            continue
-        required = totals + n // 2 + OTHER_REGISTERS
-        if required <= budget:
-            return Mma(
-                n=n,
-                k=DTYPES[problem.a].mma_k,
-                waves_m=waves_m,
-                waves_n=waves_n,
-                a_type=DTYPES[problem.a].ptx,
-                b_type=DTYPES[problem.b].ptx,
-                reason=f"{totals} totals and {n // 2} partial sums fit into {budget} registers",
-            )
-    raise SpecError(
-        "this kernel does not fit: registers of a consumer thread",
-        where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
-        expected=f"at most {budget}",
-        got=f"{totals + columns // 8 + OTHER_REGISTERS} required, {totals} of them totals",
-        fix="a smaller tile or more warpgroups",
+    required = {
+        waves_n: totals + columns // waves_n // 2 + OTHER_REGISTERS
+        for waves_n in (1, 2, 4)
+        if columns % (8 * waves_n) == 0
+    }
+    least = min(required.values())
+    if least > budget:
+        raise SpecError(
+            "this kernel does not fit: registers of a consumer thread",
+            where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+            expected=f"at most {budget}",
+            got=f"{least} required, {totals} of them totals",
+            fix="a smaller tile or more warpgroups",
+        )
+    waves_n = min(waves for waves, registers in required.items() if registers <= budget)
+    n = columns // waves_n
+    return Mma(
+        n=n,
+        k=DTYPES[problem.a].mma_k,
+        waves_m=waves_m,
+        waves_n=waves_n,
+        a_type=DTYPES[problem.a].ptx,
+        b_type=DTYPES[problem.b].ptx,
+        reason=f"{totals} totals and {n // 2} partial sums fit into {budget} registers",
     )

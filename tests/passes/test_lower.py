@@ -218,3 +218,20 @@ def test_every_part_says_why() -> None:
         part = getattr(plan, field.name)
         if dataclasses.is_dataclass(part):
             assert part.reason, field.name  # type: ignore[attr-defined]
+
+
+@given(buildable)
+@settings(max_examples=200)
+def test_a_refusal_is_more_than_what_is_available(keys: dict[str, Any]) -> None:
+    """Required is above available, or the refusal contradicts itself."""
+    try:
+        lower(GemmSpec(**keys))
+    except UnsupportedError:
+        return
+    except SpecError as refusal:
+        if "required" in str(refusal.got):
+            required, available = (
+                int("".join(c for c in str(text).split(" required")[0] if c.isdigit()))
+                for text in (refusal.got, refusal.expected)
+            )
+            assert required > available  # noqa: PT017 - only some refusals name numbers
