@@ -118,10 +118,10 @@ def _steps(location: tuple[int | str, ...], data: object, missing: bool) -> list
     """The location without the names that pydantic adds for members of unions."""
     steps: list[int | str] = []
     for step in location:
-        if (isinstance(data, dict) and step in data) or (
-            isinstance(data, list | tuple) and isinstance(step, int) and step < len(data)
-        ):
-            data = data[step]
+        in_keys = isinstance(data, dict) and step in data
+        in_items = isinstance(data, list | tuple) and isinstance(step, int) and step < len(data)
+        if in_keys or in_items:
+            data = data[step]  # type: ignore[index]
         elif not (missing and step == location[-1]):
             continue
         steps.append(step)

@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
     "plan": {"target"},
-    "passes": {"errors", "spec", "plan", *AXES},
+    "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
     "render": {"errors", "version", "plan", *AXES},
     "toolchain": {"errors"},
     "sass_patch": {"errors"},
