@@ -1,0 +1,167 @@
+"""Which SASS passes there are, with their parameters and versions, and how one is written as text.
+
+A spec or a command line names a pass as `sparse_yield` or `sparse_yield(period=16, phase=3)`. The
+grammar is closed: names, whole numbers and fractions, nothing that is evaluated. Knows names and
+values; the passes know what they do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from gemmgen.errors import PatchError
+from gemmgen.sass_patch.listing import REWRITABLE
+from gemmgen.sass_patch.passes.clear_reuse import clear_reuse
+from gemmgen.sass_patch.passes.interleave_ffma import interleave_ffma
+from gemmgen.sass_patch.passes.rewrite import Rewrite
+from gemmgen.sass_patch.passes.set_reuse import set_reuse
+from gemmgen.sass_patch.passes.sparse_yield import sparse_yield
+from gemmgen.sass_patch.passes.strip_interleave import strip_interleave
+
+Value = int | Fraction | str
+
+LONGEST_PERIOD = 1024  # more than a promotion run has instructions
+
+_CALL = re.compile(r"\s*([a-z]\w*)\s*(?:\((.*)\)\s*)?", re.ASCII)
+_ARGUMENT = re.compile(
+    r"\s*([a-z]\w*)\s*=\s*(?:(\d{1,6})(?:\s*/\s*(\d{1,6}))?|([a-z]\w*))\s*", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a pass."""
+
+    default: Value
+    allowed: str  # for messages
+    accepts: Callable[[Value], bool]
+
+
+def _whole(default: int, low: int, high: int) -> Parameter:
+    return Parameter(
+        default,
+        f"a whole number from {low} to {high}",
+        lambda value: isinstance(value, int) and low <= value <= high,
+    )
+
+
+_ON = Parameter("ffma", "one of " + ", ".join(REWRITABLE), lambda value: value in REWRITABLE)
+_FRACTION = Parameter(
+    Fraction(1),
+    "a fraction above 0, at most 1, such as 9/16",
+    lambda value: not isinstance(value, str) and 0 < value <= 1,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One row of the table."""
+
+    run: Callable[..., Rewrite]
+    version: int  # raised whenever the pass writes other bits than before: part of the cache key
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    check: Callable[..., str] = lambda **_: ""  # what is wrong with values that are fine alone
+
+
+def _check_phase(period: int, phase: int, on: str) -> str:
+    return "" if phase < period else f"phase below period, which is {period}"
+
+
+PASSES: dict[str, Pass] = {
+    "interleave_ffma": Pass(interleave_ffma, 1, {"fraction": _FRACTION}),
+    "sparse_yield": Pass(
+        sparse_yield,
+        1,
+        {
+            "period": _whole(8, 1, LONGEST_PERIOD),
+            "phase": _whole(7, 0, LONGEST_PERIOD - 1),
+            "on": _ON,
+        },
+        _check_phase,
+    ),
+    "strip_interleave": Pass(strip_interleave, 1, {"on": _ON}),
+    "clear_reuse": Pass(clear_reuse, 1, {"on": _ON}),
+    "set_reuse": Pass(set_reuse, 1, {"on": _ON}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PassCall:
+    """A pass with a value for each of its parameters."""
+
+    name: str
+    values: Mapping[str, Value]
+
+    @property
+    def version(self) -> int:
+        """The version of the pass."""
+        return PASSES[self.name].version
+
+    def __str__(self) -> str:
+        """The call with all its parameters; the same for two ways to write the same call."""
+        given = ", ".join(f"{name}={value}" for name, value in self.values.items())
+        return f"{self.name}({given})" if given else self.name
+
+
+def parse_pass(text: str) -> PassCall:
+    """Read `name` or `name(parameter=value, ...)`.
+
+    Raises PatchError that names what is allowed for an unknown pass, an unknown or repeated
+    parameter, a value outside of its range, and text that is no call at all.
+    """
+    call = _CALL.fullmatch(text)
+    if call is None:
+        raise PatchError(
+            "this is not a SASS pass",
+            where=repr(text),
+            expected="name or name(parameter=value, ...)",
+            fix=f"use one of {', '.join(PASSES)}",
+        )
+    name, arguments = call[1], call[2]
+    if name not in PASSES:
+        raise PatchError("there is no such SASS pass", expected=", ".join(PASSES), got=name)
+    row = PASSES[name]
+    values = {key: parameter.default for key, parameter in row.parameters.items()}
+    seen: set[str] = set()
+    for argument in arguments.split(",") if arguments and arguments.strip() else []:
+        key, value = _parse_argument(text, argument)
+        if key not in row.parameters or key in seen:
+            raise PatchError(
+                f"{name} has no {'second ' if key in seen else ''}parameter {key}",
+                where=text,
+                expected=", ".join(row.parameters),
+                got=key,
+            )
+        seen.add(key)
+        values[key] = _checked(text, key, value, row.parameters[key])
+    problem = row.check(**values)
+    if problem:
+        raise PatchError("these values do not go together", where=text, expected=problem)
+    return PassCall(name, values)
+
+
+def _parse_argument(text: str, argument: str) -> tuple[str, Value]:
+    match = _ARGUMENT.fullmatch(argument)
+    if match is None or (match[3] and not int(match[3])):
+        raise PatchError(
+            "this is not a parameter of a SASS pass",
+            where=text,
+            expected="parameter=value, the value a whole number, a fraction or a name",
+            got=argument.strip(),
+        )
+    key, numerator, denominator, word = match.groups()
+    if word:
+        return key, word
+    return key, Fraction(int(numerator), int(denominator)) if denominator else int(numerator)
+
+
+def _checked(text: str, key: str, value: Value, parameter: Parameter) -> Value:
+    if not parameter.accepts(value):
+        raise PatchError(
+            f"{key} cannot be {value}", where=text, expected=parameter.allowed, got=value
+        )
+    # One spelling for one value: 1 and 2/2 are the same fraction.
+    return Fraction(value) if isinstance(parameter.default, Fraction) else value
