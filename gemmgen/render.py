@@ -86,9 +86,9 @@ def _operands(count: int) -> list[str]:
 
 
 def _constraints(count: int, macro: str) -> list[str]:
-    """The constraints of `count` elements through a macro that spells four, in lines of eight."""
+    """`count` elements through a macro that spells four, as the continued lines of another."""
     lines = _lines([f"{macro}({i})" for i in range(0, count, 4)], 8)
-    return [(": " if i == 0 else "  ") + line for i, line in enumerate(lines)]
+    return [line + " \\" for line in lines[:-1]] + lines[-1:]
 
 
 def _lines(items: list[str], width: int) -> list[str]:

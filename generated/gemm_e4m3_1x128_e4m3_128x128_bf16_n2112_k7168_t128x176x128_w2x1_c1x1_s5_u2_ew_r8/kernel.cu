@@ -122,6 +122,10 @@ DEVICE uint32_t pack_bf16(float low, float high) {
 // A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x kMmaN result:
 //   row = 16 * warp + 8 * h + lane / 4,  column = 8 * j + 2 * (lane % 4) + i
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define D_ALL \
+  D4(0), D4(4), D4(8), D4(12), D4(16), D4(20), D4(24), D4(28), \
+  D4(32), D4(36), D4(40), D4(44), D4(48), D4(52), D4(56), D4(60), \
+  D4(64), D4(68), D4(72), D4(76), D4(80), D4(84)
 DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %90, 0;\n"
@@ -133,25 +137,16 @@ DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumu
       "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79,"
       "%80, %81, %82, %83, %84, %85, %86, %87"
       "}, %88, %89, p, 1, 1;\n}"
-      : D4(0), D4(4), D4(8), D4(12), D4(16), D4(20), D4(24), D4(28),
-        D4(32), D4(36), D4(40), D4(44), D4(48), D4(52), D4(56), D4(60),
-        D4(64), D4(68), D4(72), D4(76), D4(80), D4(84)
-      : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
+      : D_ALL : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
 }
-// NOTE: pinned before the fence and after the wait. The compiler takes wgmma for synchronous and
-// would be free to copy or to use these registers while it is under way.
-DEVICE void pin(float (&d)[kAccumulators]) {
-#pragma unroll
-  for (uint32_t i = 0; i < kAccumulators; ++i) asm volatile("" : "+f"(d[i])::"memory");
-}
+// NOTE: fence and wait name the accumulators. The compiler takes wgmma for synchronous and would
+// be free to copy or to use these registers while it is under way.
 DEVICE void wgmma_fence(float (&d)[kAccumulators]) {
-  pin(d);
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.fence.sync.aligned;" : D_ALL::"memory");
 }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_wait(float (&d)[kAccumulators]) {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-  pin(d);
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : D_ALL::"memory");
 }
 
 // Matrix descriptor of a K-major operand, 128-byte swizzle, in units of 16 bytes.
@@ -239,6 +234,7 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
 // two columns, as wgmma lays them out.
 using Totals = float[kWavesM][kWarpgroupN / 8][4];
 using ScalesA = float[kWavesM][2];
+using ScalesB = float[kScaleBlocksB];
 using Scales = float[kWavesM][2][kScaleBlocksB];  // of A times of B
 
 DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
@@ -249,32 +245,24 @@ DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
   }
 }
 
-// Scales of B for a warpgroup's columns, loaded one K tile ahead.
-struct ScalesB {
-  const float* row[kScaleBlocksB];  // the scales of one block of columns, one a K tile
-  float next[kScaleBlocksB];
-
-  DEVICE ScalesB(const float* scale_b, Problem problem, uint32_t column) {
-    const uint32_t last = ceil_div(problem.n, kScaleBlockN) - 1;
-#pragma unroll
-    for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
-      // A tile that hangs over the edge of B may reach past its last block.
-      const uint64_t block = min(column / kScaleBlockN + i, last);
-      row[i] = scale_b + block * ceil_div(problem.k, kTileK);
-      next[i] = load_global(row[i]);
-    }
-  }
-};
-
-DEVICE void multiply_scales(Scales& scales, const ScalesA& a, ScalesB& b, uint32_t next_k_tile) {
+DEVICE void load_scales_b(ScalesB& scales, const float* scale_b, Problem problem, uint32_t column,
+                          uint32_t k_tile) {
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
+    // A tile that hangs over the edge of B may reach past its last block.
+    const uint64_t block = min(column / kScaleBlockN + i, ceil_div(problem.n, kScaleBlockN) - 1);
+    scales[i] = load_global(scale_b + block * ceil_div(problem.k, kTileK) + k_tile);
+  }
+}
+
+DEVICE void multiply_scales(Scales& scales, const ScalesA& a, const ScalesB& b) {
 #pragma unroll
-    for (uint32_t wave = 0; wave < kWavesM; ++wave) {
-      scales[wave][0][i] = a[wave][0] * b.next[i];
-      scales[wave][1][i] = a[wave][1] * b.next[i];
+  for (uint32_t wave = 0; wave < kWavesM; ++wave) {
+#pragma unroll
+    for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
+      scales[wave][0][i] = a[wave][0] * b[i];
+      scales[wave][1][i] = a[wave][1] * b[i];
     }
-    b.next[i] = load_global(b.row[i] + next_k_tile);
   }
 }
 
@@ -299,15 +287,18 @@ DEVICE uint32_t warpgroup_row(uint32_t warp) { return warp / 4 / kConsumersN * k
 DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN * kWarpgroupN; }
 
 template <uint32_t kFirstBlock>
-DEVICE void mainloop(Totals& totals, Ring& ring, ScalesB scales_b, uint32_t k_tiles, uint32_t warp,
-                     uint32_t lane) {
+DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem problem, uint32_t n,
+                     uint32_t warp, uint32_t lane) {
+  const uint32_t k_tiles = ceil_div(problem.k, kTileK);
   const uint32_t row = warpgroup_row(warp), column = warpgroup_column(warp);  // within the tile
   const uint32_t first_a = descriptor_low(ring.base + kSmemA + row * kTileK);
   const uint32_t first_b = descriptor_low(ring.base + kSmemB + column * kTileK);
   const uint32_t scale_offset = 4 * (row + warp % 4 * 16 + lane / 4);
   float accumulators[kAccumulators];
   ScalesA scales_a;
+  ScalesB scales_b;  // one K tile ahead
   Scales scales;
+  load_scales_b(scales_b, scale_b, problem, n, 0);
   barrier_wait(ring.full(), ring.phase);
   load_scales_a(scales_a, ring.scale_a() + scale_offset);
 #pragma unroll 2
@@ -325,8 +316,10 @@ DEVICE void mainloop(Totals& totals, Ring& ring, ScalesB scales_b, uint32_t k_ti
               descriptor(b + (wave_n * kMmaN * kTileK + k) / 16), k > 0);
       }
       wgmma_commit();
-      // While the tensor cores work.
-      if (wave == 0) multiply_scales(scales, scales_a, scales_b, min(k_tile + 1, k_tiles - 1));
+      if (wave == 0) {  // while the tensor cores work
+        multiply_scales(scales, scales_a, scales_b);
+        load_scales_b(scales_b, scale_b, problem, n, min(k_tile + 1, k_tiles - 1));
+      }
       wgmma_wait(accumulators);
       if (wave == kWavesM * kWavesN - 1) {
         if (lane == 0) barrier_arrive(ring.empty());
@@ -420,18 +413,16 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_ew_r8
     while (tile.next()) {
       const uint32_t row = tile.m + warpgroup_row(warp) + warp % 4 * 16;
       const uint32_t column = tile.n + warpgroup_column(warp);
-      const uint32_t k_tiles = ceil_div(problem.k, kTileK);
-      const ScalesB scales_b(scale_b, problem, column);
       Totals totals = {};
       switch (min(kScaleBlockN - column % kScaleBlockN, kWarpgroupN)) {
-        case 16: mainloop<16>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 32: mainloop<32>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 48: mainloop<48>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 64: mainloop<64>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 80: mainloop<80>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 96: mainloop<96>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 112: mainloop<112>(totals, ring, scales_b, k_tiles, warp, lane); break;
-        case 128: mainloop<128>(totals, ring, scales_b, k_tiles, warp, lane); break;
+        case 16: mainloop<16>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 32: mainloop<32>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 48: mainloop<48>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 64: mainloop<64>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 80: mainloop<80>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 96: mainloop<96>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 112: mainloop<112>(totals, ring, scale_b, problem, column, warp, lane); break;
+        case 128: mainloop<128>(totals, ring, scale_b, problem, column, warp, lane); break;
       }
       store_tile(totals, tensor_map_d, buffers, turn, row, column, lane);
     }
