@@ -15,27 +15,21 @@ TILE_K = 128  # one scale block of K, and one 128-byte swizzle span of FP8
 def place_tile(structure: Structure, target: Target) -> tuple[Tile, Cluster]:
     """Raises SpecError for a tile or a cluster that no Hopper kernel can have."""
     tile_m, tile_n, tile_k = structure.tile_m, structure.tile_n, structure.tile_k
-    if tile_m % MMA_M or not tile_m <= target.tma_box:
-        raise SpecError(
-            "a tile that cannot exist",
-            where="tile",
-            expected=f"M a multiple of {MMA_M} (one wgmma) up to {target.tma_box} (one TMA box)",
-            got=tile_m,
-        )
-    if tile_n % 16 or not 16 <= tile_n <= target.tma_box:
-        raise SpecError(
-            "a tile that cannot exist",
-            where="tile",
-            expected=f"N a multiple of 16 up to {target.tma_box} (one TMA box)",
-            got=tile_n,
-        )
-    if tile_k != TILE_K:
-        raise SpecError(
-            "a tile that cannot exist",
-            where="tile",
-            expected=f"K of {TILE_K}: the scales change after every {TILE_K} elements",
-            got=tile_k,
-        )
+    most = target.tma_box
+    limits = (
+        ("M", tile_m, MMA_M, most, "rows of one wgmma; the limit is one TMA box"),
+        ("N", tile_n, 16, most, "columns of two 8x8 matrices; the limit is one TMA box"),
+        ("K", tile_k, TILE_K, TILE_K, f"the scales change after every {TILE_K} elements"),
+    )
+    for axis, extent, multiple, limit, why in limits:
+        if extent % multiple or not multiple <= extent <= limit:
+            raise SpecError(
+                "a tile that cannot exist",
+                where=f"tile: {tile_m}x{tile_n}x{tile_k}",
+                expected=f"{axis} a multiple of {multiple} up to {limit}: {why}",
+                got=f"{axis} = {extent}",
+                fix=f"for example tile: 128x256x{TILE_K}, or tile: auto",
+            )
     size = structure.cluster_m * structure.cluster_n
     require(
         size,

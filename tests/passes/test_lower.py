@@ -163,7 +163,7 @@ def test_a_refusal_names_the_resource(keys: dict[str, Any], resource: str, avail
         ({"tile": "320x64"}, "up to 256"),
         ({"tile": "64x72"}, "multiple of 16"),
         ({"tile": "64x272"}, "up to 256"),
-        ({"tile": "64x64x64"}, "K of 128"),
+        ({"tile": "64x64x64"}, "K a multiple of 128"),
         ({"tile": "128x128", "warpgroups": "1x3"}, "multiple of 24"),
         ({"tile": "256x64", "warpgroups": "4x2"}, "1 to 4"),
         ({"name": "int"}, "C++"),
