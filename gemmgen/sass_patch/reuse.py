@@ -3,13 +3,13 @@
 Each operand slot (a, b, c) of a warp caches one even and one odd register. A reuse bit keeps the
 register of that slot until the next instruction of the warp that reads a register of the same
 parity in the same slot; a yield empties the cache. This is no documented fact but what the output
-of ptxas shows: 194 GEMM kernels, each by 12.8.93, 12.9.86 and 13.0.88, hold 302,421 operands of
-FFMA that do not yield, and exactly the 95,196 that are `Fate.TAKEN` below have their reuse bit set
-(besides 29 of 5,439 `UNKNOWN` ones, where a wgmma stands between).
+of ptxas shows: in 168 of our kernels, each by 12.8.93 and 12.9.86, all 188,129 operands of
+FFMA that do not yield and are `Fate.TAKEN` below have their reuse bit set, and 2 of the 439,684
+others (benchmarks/results/sass-agreement.jsonl).
 
-A register that is cut off costs a read of the register file, never the value: in 2,028 places
-ptxas keeps a register while the warp waits for a scoreboard and others issue. Knows blocks and
-registers; refuses to know why a pass wants a reuse bit.
+A register that is cut off costs a read of the register file, never the value: ptxas keeps a
+register also where the warp waits for a scoreboard and others issue. Knows blocks and registers;
+refuses to know why a pass wants a reuse bit.
 """
 
 from __future__ import annotations
