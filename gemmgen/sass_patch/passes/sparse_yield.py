@@ -18,9 +18,7 @@ def sparse_yield(listing: Listing, period: int, phase: int, on: str) -> Rewrite:
     Without yields the warp that promotes keeps the issue slot, and the wgmma of the other
     warpgroup starts late; yet an instruction that yields reads its scale from the register file
     again. Every second one, the choice of ptxas 12.9, therefore gives away the reuse that it needs
-    most. Measured on an H200 with FP8 kernels of 128x128 to 192x128 tiles: no yields cost 10 to
-    18 %, every eighth is 1 to 2 % faster than every second, periods 6 to 16 lie within 1 %. The
-    phase is worth 0.5 % at most.
+    most. What periods and phases are worth stands in docs/kernel-notes.md.
 
     On code of ptxas 12.9 and later, which yields in every second FFMA, those out of phase are taken
     away and reuse is set where the next reader of the register provably finds it; for FFMA this
