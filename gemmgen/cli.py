@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from gemmgen import cli_sass, cli_toolchain
+from gemmgen.cli_json import AsJson, print_json
 from gemmgen.errors import GemmgenError
 from gemmgen.version import __version__
 
@@ -32,7 +34,6 @@ app = typer.Typer(
 )
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="One spec, or several.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +76,7 @@ def build(
     with _progress(len(specs)) as advance:
         outcomes = build_kernels(specs, out=out, progress=advance)
     if as_json:
-        _print_json({"kernels": [_outcome_record(outcome) for outcome in outcomes]})
+        print_json({"kernels": [_outcome_record(outcome) for outcome in outcomes]})
     for number, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, GemmgenError):
             _tell(outcome, number, len(specs))
@@ -101,7 +102,7 @@ def show(spec: SpecFile, as_json: AsJson = False) -> None:
     if len(plans) < len(specs):
         raise typer.Exit(1)
     if as_json:
-        _print_json({"kernels": [json.loads(plan.to_json()) for plan in plans]})
+        print_json({"kernels": [json.loads(plan.to_json()) for plan in plans]})
         return
     from gemmgen.tables import print_plan
 
@@ -109,12 +110,17 @@ def show(spec: SpecFile, as_json: AsJson = False) -> None:
         print_plan(plan)
 
 
+app.command()(cli_sass.inspect)
+app.command()(cli_sass.patch)
+app.add_typer(cli_toolchain.app, name="toolchain")
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a spec file, for editors and checkers."""
     from gemmgen.spec import GemmSpec
 
-    _print_json(GemmSpec.json_schema())
+    print_json(GemmSpec.json_schema())
 
 
 @app.command()
@@ -124,7 +130,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json({"findings": [asdict(finding) for finding in findings]})
+        print_json({"findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
             typer.echo(f"{finding.status:8} {finding.topic:10} {finding.text}")
@@ -153,14 +159,14 @@ def cache(
     if verb is CacheVerb.CLEAR:
         removed = store.clear()
         if as_json:
-            _print_json({"root": str(store.root), "removed": removed})
+            print_json({"root": str(store.root), "removed": removed})
         else:
             typer.echo(f"removed {removed} kernels from {store.root}")
         return
     entries = list(store.entries())
     damaged = [entry for entry in entries if entry.problem is not None]
     if as_json:
-        _print_json({"root": str(store.root), "entries": [asdict(entry) for entry in entries]})
+        print_json({"root": str(store.root), "entries": [asdict(entry) for entry in entries]})
     else:
         for entry in entries if verb is CacheVerb.LIST else damaged:
             told = entry.problem if verb is CacheVerb.VERIFY else entry.name or "damaged"
@@ -229,10 +235,6 @@ def _progress(kernels: int) -> Iterator[Callable[[], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("building", total=kernels)
         yield lambda: bar.advance(task)
-
-
-def _print_json(record: object) -> None:
-    typer.echo(json.dumps(record, indent=2))
 
 
 def _show_warning(

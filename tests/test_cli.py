@@ -228,7 +228,7 @@ def test_an_error_of_the_system_is_1_and_a_message(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli, "_print_json", full)
+    monkeypatch.setattr(cli, "print_json", full)
     assert run("schema") == (1, "", "gemmgen: [Errno 28] No space left on device")
 
 

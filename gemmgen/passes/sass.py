@@ -6,8 +6,8 @@ from gemmgen.errors import PatchError, SpecError
 from gemmgen.plan import Sass
 from gemmgen.spec import GemmSpec
 
-# Every 8th FFMA of a promotion run yields, the others keep reuse: the best of the patterns that were
-# tried, and better than what ptxas 12.9 and later emit (docs/kernel-notes.md).
+# Every 8th FFMA of a promotion run yields, the others keep reuse: the best of the patterns that
+# were tried, and better than what ptxas 12.9 and later emit (docs/kernel-notes.md).
 DEFAULT_PASSES = ("sparse_yield",)
 
 

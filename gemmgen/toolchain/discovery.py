@@ -7,7 +7,6 @@ them says of itself is asked by its own module.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,17 +14,28 @@ from pathlib import Path
 from typing import TypeVar
 
 from gemmgen.errors import CompilerNotFoundError, ToolchainError
-from gemmgen.toolchain.locations import Kind, Source, in_toolkits, in_wheels, searched
+from gemmgen.toolchain.locations import Kind, Source, in_store, in_toolkits, in_wheels, searched
 from gemmgen.toolchain.nvdisasm import Nvdisasm, nvdisasm_at
 from gemmgen.toolchain.nvrtc import NVRTC_OPTIONS, Nvrtc, nvrtc_at
 from gemmgen.toolchain.ptxas import PTXAS_OPTIONS, Ptxas, ptxas_at
-from gemmgen.toolchain.version import matches, numbers, release
+from gemmgen.toolchain.version import (
+    OLDEST,
+    is_request,
+    matches,
+    numbers,
+    release,
+    release_name,
+)
+from gemmgen.toolchain.wheels import requirement
 
 # The last ptxas that leaves FFMA un-interleaved: our own SASS pass does better than later ones do.
 PINNED_PTXAS = "12.8.93"
 
-_OLDEST = (12, 0)  # the first release that knows sm_90a
-_REQUEST = r"\d+(\.\d+){0,2}"
+_SEARCHES: dict[Source, Callable[[Kind], list[Path]]] = {  # in search order
+    "pip": in_wheels,
+    "store": in_store,
+    "toolkit": in_toolkits,
+}
 
 Compiler = TypeVar("Compiler", Nvrtc, Ptxas, Nvdisasm)
 
@@ -74,11 +84,12 @@ def find_toolchain(request: str = "auto") -> Toolchain:
     """Choose the compilers for a request: "auto", or a CUDA version such as "12.8" or "12.8.93".
 
     The request names ptxas, which makes the machine code; NVRTC is the nearest to it. "auto" gives
-    way to GEMMGEN_TOOLCHAIN, then means the pinned ptxas. Pip wheels come before CUDA toolkits.
+    way to GEMMGEN_TOOLCHAIN, then means the pinned ptxas. Pip wheels on sys.path come before the
+    store of `gemmgen toolchain install`, and that comes before CUDA toolkits.
     """
     if request == "auto":
         request = os.environ.get("GEMMGEN_TOOLCHAIN") or "auto"
-    if request != "auto" and not re.fullmatch(_REQUEST, request):
+    if request != "auto" and not is_request(request):
         raise ToolchainError(
             "the requested toolchain is not a version",
             where="`toolchain` of the spec, or GEMMGEN_TOOLCHAIN",
@@ -92,44 +103,48 @@ def find_toolchain(request: str = "auto") -> Toolchain:
 def _choose_ptxas(request: str) -> Ptxas:
     broken: list[ToolchainError] = []
     refused: list[Ptxas] = []
-    wheels = sorted(
-        _usable("ptxas", "pip", ptxas_at, broken),
-        key=lambda ptxas: (ptxas.version == PINNED_PTXAS, numbers(ptxas.version)),
-        reverse=True,
-    )
+    wanted = PINNED_PTXAS if request == "auto" else request
+    wheels = list(_usable("ptxas", "pip", ptxas_at, broken))
+    if not any(matches(ptxas.version, wanted) for ptxas in wheels):
+        wheels += _usable("ptxas", "store", ptxas_at, broken)
+
+    def preference(ptxas: Ptxas) -> tuple[bool, bool, tuple[int, ...]]:
+        return ptxas.version == PINNED_PTXAS, ptxas.source == "pip", numbers(ptxas.version)
+
+    wheels.sort(key=preference, reverse=True)
     for ptxas in chain(wheels, _usable("ptxas", "toolkit", ptxas_at, broken)):
-        wanted = request == "auto" or matches(ptxas.version, request)
-        if wanted and release(ptxas.version) >= _OLDEST:
+        fits = request == "auto" or matches(ptxas.version, request)
+        if fits and release(ptxas.version) >= OLDEST:
             return ptxas
         refused.append(ptxas)
-    raise _not_found(
-        "ptxas", request, _wheel("nvidia-cuda-nvcc", request, PINNED_PTXAS), refused, broken
-    )
+    raise _not_found("ptxas", request, _fix("ptxas", wanted), refused, broken)
 
 
 def _choose_nvrtc(request: str, ptxas: Ptxas) -> Nvrtc:
     broken: list[ToolchainError] = []
-    found = list(_usable("nvrtc", "pip", nvrtc_at, broken))
+    found: list[Nvrtc] = []
     wanted = release(ptxas.version)
-    if not found or (request != "auto" and all(release(n.version) != wanted for n in found)):
-        found += _usable("nvrtc", "toolkit", nvrtc_at, broken)
+    for source in _SEARCHES:
+        found += _usable("nvrtc", source, nvrtc_at, broken)
+        if found and (request == "auto" or any(release(n.version) == wanted for n in found)):
+            break
 
     def nearness(nvrtc: Nvrtc) -> tuple[bool, bool, tuple[int, ...]]:
         own = release(nvrtc.version)
         return own == wanted, own[0] == wanted[0], numbers(nvrtc.version)
 
-    able = [nvrtc for nvrtc in found if release(nvrtc.version) >= _OLDEST]
+    able = [nvrtc for nvrtc in found if release(nvrtc.version) >= OLDEST]
     if not able:
-        wheel = _wheel("nvidia-cuda-nvrtc", "auto", ptxas.version)
-        raise _not_found("NVRTC", "auto", wheel, found, broken)
+        fix = _fix("nvrtc", release_name(ptxas.version))
+        raise _not_found("NVRTC", "auto", fix, found, broken)
     return max(able, key=nearness)  # the first of equals: a wheel rather than a toolkit
 
 
 def _everywhere(
     kind: Kind, describe: Callable[[Path, Source], Compiler], broken: list[ToolchainError]
 ) -> Iterator[Compiler]:
-    yield from _usable(kind, "pip", describe, broken)
-    yield from _usable(kind, "toolkit", describe, broken)
+    for source in _SEARCHES:
+        yield from _usable(kind, source, describe, broken)
 
 
 def _usable(
@@ -139,25 +154,22 @@ def _usable(
     broken: list[ToolchainError],
 ) -> Iterator[Compiler]:
     """Yield the compilers that work, one by one, since each may cost a process; note the others."""
-    for path in in_wheels(kind) if source == "pip" else in_toolkits(kind):
+    for path in _SEARCHES[source](kind):
         try:
             yield describe(path, source)
         except ToolchainError as error:
             broken.append(error)
 
 
-def _wheel(package: str, request: str, default: str) -> str:
-    """Name the wheel that answers a request; the names of CUDA 12 wheels end in -cu12."""
-    version = default if request == "auto" else request
-    suffix = "-cu12" if numbers(version)[0] == 12 else ""
-    anything_below = "" if version.count(".") == 2 else ".*"
-    return f"{package}{suffix}=={version}{anything_below}"
+def _fix(kind: Kind, version: str) -> str:
+    wheel = requirement(kind, version)
+    return f'gemmgen toolchain install {version}, or python -m pip install "{wheel}"'
 
 
 def _not_found(
     tool: str,
     request: str,
-    wheel: str,
+    fix: str,
     refused: Sequence[Nvrtc | Ptxas],
     broken: Sequence[ToolchainError],
 ) -> CompilerNotFoundError:
@@ -167,6 +179,6 @@ def _not_found(
         where=searched(),
         expected=f"{tool} {'12.0 or later' if request == 'auto' else request}",
         got=", ".join(others) or "none",
-        fix=f'python -m pip install "{wheel}"',
+        fix=fix,
         detail="\n".join(map(str, broken)),
     )

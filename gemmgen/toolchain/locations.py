@@ -1,4 +1,4 @@
-"""Where CUDA compilers lie on a machine: in pip wheels and in CUDA toolkits.
+"""Where CUDA compilers lie on a machine: in pip wheels, in the store and in CUDA toolkits.
 
 Knows folder layouts and search order, and asks the file system only. Nothing is loaded or run here,
 so what it gives are files with the right names and no more than that.
@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from gemmgen.toolchain import store
+
 Kind = Literal["nvrtc", "ptxas", "nvdisasm"]
-Source = Literal["pip", "toolkit"]
+Source = Literal["pip", "store", "toolkit"]
 
 # Until CUDA 12 each wheel has a folder of its own; from CUDA 13 on all share nvidia/cu<major>.
 _IN_WHEEL: dict[Kind, tuple[str, ...]] = {
@@ -34,11 +36,22 @@ _SYSTEM_ROOT = Path("/usr/local")
 
 def in_wheels(kind: Kind) -> list[Path]:
     """List the files of one kind that pip installed, in the order of `sys.path`."""
+    return in_folders(kind, map(Path, sys.path))
+
+
+def in_store(kind: Kind) -> list[Path]:
+    """List the files of one kind that `gemmgen toolchain install` installed, the newest first."""
+    root = store.root()
+    return in_folders(kind, (root / version / kind for version in store.installed()))
+
+
+def in_folders(kind: Kind, folders: Iterable[Path]) -> list[Path]:
+    """List the files of one kind in folders into which pip installed wheels."""
     return _existing(
         found
-        for entry in sys.path
+        for folder in folders
         for pattern in _IN_WHEEL[kind]
-        for found in sorted(Path(entry).glob(pattern))
+        for found in sorted(folder.glob(pattern))
     )
 
 
@@ -53,9 +66,10 @@ def in_toolkits(kind: Kind) -> list[Path]:
 
 
 def searched() -> str:
-    """Say in words where `in_wheels` and `in_toolkits` look."""
-    variables = (f"{name}={os.environ.get(name, '(not set)')}" for name in _TOOLKIT_VARIABLES)
-    places = ("pip wheels on sys.path", *variables, "PATH", f"{_SYSTEM_ROOT}/cuda*")
+    """Say in words where `in_wheels`, `in_store` and `in_toolkits` look."""
+    places = ["pip wheels on sys.path", str(store.root())]
+    places += (f"{name}={os.environ.get(name, '(not set)')}" for name in _TOOLKIT_VARIABLES)
+    places += ["PATH", f"{_SYSTEM_ROOT}/cuda*"]
     return ", ".join(places)
 
 

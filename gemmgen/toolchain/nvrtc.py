@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gemmgen.errors import CompileError, ToolchainError
+from gemmgen.toolchain.elf import HEADER_BYTES, is_whole_elf
 from gemmgen.toolchain.locations import Source, wheel_version
 from gemmgen.toolchain.version import read_banner
 
@@ -43,7 +44,7 @@ class PtxResult(NamedTuple):
 
 def nvrtc_at(path: Path, source: Source) -> Nvrtc:
     """Describe the library at a path."""
-    return Nvrtc(path, wheel_version(path) or _own_version(path), source)
+    return Nvrtc(path, wheel_version(path) or own_version(path), source)
 
 
 def compile_to_ptx(
@@ -78,6 +79,7 @@ def _load(path: Path) -> ctypes.CDLL:
     import ctypes
 
     try:
+        _refuse_truncated(path)
         library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL)
         major, minor = ctypes.c_int(), ctypes.c_int()
         library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
@@ -93,14 +95,27 @@ def _load(path: Path) -> ctypes.CDLL:
             where=path,
             got=error,
             fix="install its wheel again: "
-            "python -m pip install --force-reinstall --no-deps nvidia-cuda-nvrtc-cu12",
+            "python -m pip install --force-reinstall --no-deps nvidia-cuda-nvrtc-cu12; "
+            "or `gemmgen toolchain install` if that is where it came from",
         ) from error
     return library
 
 
+def _refuse_truncated(path: Path) -> None:
+    """Raise OSError for a library that has lost its end: to load it would end this process."""
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
+    if not is_whole_elf(header, size):
+        raise OSError(f"not a whole ELF file: {size} bytes")
+
+
 @cache
-def _own_version(path: Path) -> str:
-    """Ask the library: nvrtcVersion leaves out the build number, the head of its PTX has it."""
+def own_version(path: Path) -> str:
+    """Ask the library: nvrtcVersion leaves out the build number, the head of its PTX has it.
+
+    Loads the library and compiles an empty text, 0.1 s. Raises ToolchainError if it does not work.
+    """
     unknown = Nvrtc(path, "of unknown version", "toolkit")
     banner = read_banner(compile_to_ptx("", "empty.cu", unknown).text)
     if banner is None:

@@ -5,7 +5,8 @@ Knows the operating system's side of a failure; what an exit status means is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +24,17 @@ class Finished(NamedTuple):
     output: str  # stdout and stderr together, in the order of writing
 
 
-def run(command: Sequence[str], *, timeout_s: float, folder: Path | None = None) -> Finished:
-    """Run a command in a folder; raise ToolchainError if it cannot start, hangs or is killed."""
+def run(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a command in a folder; raise ToolchainError if it cannot start, hangs or is killed.
+
+    `variables` are set in its environment, over those of this process.
+    """
     import signal
     import subprocess  # 4 ms, for those who run a compiler
 
@@ -33,6 +43,7 @@ def run(command: Sequence[str], *, timeout_s: float, folder: Path | None = None)
         process = subprocess.run(
             command,
             cwd=folder,
+            env={**os.environ, **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

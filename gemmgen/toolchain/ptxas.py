@@ -6,12 +6,12 @@ Knows the command line and what a run leaves behind; what the log means is in `p
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from gemmgen.errors import CompileError, ToolchainError
+from gemmgen.toolchain.elf import is_whole_elf
 from gemmgen.toolchain.locations import Source
 from gemmgen.toolchain.process import ask_version, run
 from gemmgen.toolchain.ptx_isa import highest_ptx_version, read_accepted_version
@@ -71,7 +71,7 @@ def assemble(
             cubin = folder.joinpath("kernel.cubin").read_bytes()
     except OSError as error:
         raise _temporary_folder_error(error) from error
-    if not _is_whole_elf(cubin):
+    if not is_whole_elf(cubin, len(cubin)):
         # ptxas ends with status 0 when the disk is full.
         raise _temporary_folder_error(f"a truncated cubin of {len(cubin)} bytes")
     return AssembleResult(cubin, read_resources(log), log)
@@ -91,16 +91,6 @@ def _ask_ptx_version(ptxas: Ptxas) -> str:
             return accepted
         raise
     raise ToolchainError("ptxas accepts PTX of any version", where=ptxas.path)
-
-
-def _is_whole_elf(data: bytes) -> bool:
-    """Say whether an ELF64 file reaches to the end of its two header tables, which lie last."""
-    if len(data) < 64 or data[:4] != b"\x7fELF":
-        return False
-    segments, sections = struct.unpack_from("<QQ", data, 32)  # e_phoff, e_shoff
-    segment_size, segment_count, section_size, section_count = struct.unpack_from("<4H", data, 54)
-    end = max(segments + segment_size * segment_count, sections + section_size * section_count)
-    return len(data) >= int(end)
 
 
 def _temporary_folder_error(got: object) -> ToolchainError:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+OLDEST = (12, 0)  # the first release that knows sm_90a
+
+_REQUEST = r"[0-9]+(\.[0-9]+){0,2}"
 _VERSION = r"Cuda compilation tools, release [\d.]+, V(\d+\.\d+\.\d+)"
 _BUILD = r"(?m)^(?:Build |// Compiler Build ID: )(\S+)"
 
@@ -36,6 +39,16 @@ def numbers(version: str) -> tuple[int, ...]:
 def release(version: str) -> tuple[int, ...]:
     """Give the release of "12.8.93": (12, 8)."""
     return numbers(version)[:2]
+
+
+def release_name(version: str) -> str:
+    """Spell the release of "12.8.93": "12.8"."""
+    return ".".join(version.split(".")[:2])
+
+
+def is_request(text: str) -> bool:
+    """Say whether a text asks for versions, as "12", "12.8" and "12.8.93" do."""
+    return re.fullmatch(_REQUEST, text) is not None
 
 
 def matches(version: str, request: str) -> bool:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock  # noqa: F401  `machine` hides the folder that it would be imported from later
 import pytest
 
 from gemmgen.errors import CompilerNotFoundError
@@ -37,10 +38,11 @@ def write_tool(path: Path, version: str) -> Path:
 
 @dataclass(frozen=True)
 class Machine:
-    """Two site-packages folders, both on sys.path, and a root for toolkits."""
+    """Two site-packages folders, both on sys.path, a store and a root for toolkits."""
 
     site: Path
     other_site: Path
+    store: Path
     system_root: Path
 
     def add_ptxas_wheel(self, version: str, site: Path | None = None) -> Path:
@@ -56,6 +58,12 @@ class Machine:
         library.parent.mkdir(parents=True, exist_ok=True)
         library.write_bytes(b"no library")
         return library
+
+    def add_to_store(self, version: str) -> tuple[Path, Path]:
+        """What `gemmgen toolchain install` leaves: ptxas and libnvrtc."""
+        folder = self.store / version
+        ptxas = self.add_ptxas_wheel(version, folder / "ptxas")
+        return ptxas, self.add_nvrtc_wheel(version, folder / "nvrtc")
 
     def add_toolkit(self, version: str, root: Path | None = None) -> Path:
         root = root or self.system_root / f"cuda-{version.rpartition('.')[0]}"
@@ -74,8 +82,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     for variable in ("CUDA_HOME", "CUDA_PATH", "GEMMGEN_TOOLCHAIN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("GEMMGEN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(locations, "_SYSTEM_ROOT", tmp_path / "local")
-    return Machine(*sites, system_root=tmp_path / "local")
+    return Machine(*sites, tmp_path / "cache" / "toolchains", tmp_path / "local")
 
 
 @pytest.fixture(scope="session")

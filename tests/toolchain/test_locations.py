@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gemmgen.toolchain.locations import in_toolkits, in_wheels, searched, wheel_version
+from gemmgen.toolchain.locations import (
+    in_store,
+    in_toolkits,
+    in_wheels,
+    searched,
+    wheel_version,
+)
 
 from .conftest import Machine, write_tool
 
@@ -14,6 +20,7 @@ from .conftest import Machine, write_tool
 def test_nothing_is_found_on_a_bare_machine(machine: Machine) -> None:
     for kind in ("nvrtc", "ptxas", "nvdisasm"):
         assert in_wheels(kind) == []
+        assert in_store(kind) == []
         assert in_toolkits(kind) == []
 
 
@@ -30,6 +37,15 @@ def test_libraries_beside_libnvrtc_are_none(machine: Machine) -> None:
     for name in ("libnvrtc.alt.so.12", "libnvrtc-builtins.so.12.9"):
         old.with_name(name).touch()
     assert in_wheels("nvrtc") == [old, new]
+
+
+def test_the_store_has_the_newest_first_and_nothing_but_versions(machine: Machine) -> None:
+    old, old_library = machine.add_to_store("12.9.86")
+    new, new_library = machine.add_to_store("12.10.1")
+    machine.add_to_store(".scratch-x/12.9.41")
+    assert in_store("ptxas") == [new, old]
+    assert in_store("nvrtc") == [new_library, old_library]
+    assert in_store("nvdisasm") == []
 
 
 def test_nvdisasm_wheel(machine: Machine) -> None:
@@ -93,4 +109,4 @@ def test_the_search_is_described_with_the_variables(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_HOME", "/opt/cuda")
-    assert "CUDA_HOME=/opt/cuda, CUDA_PATH=(not set), PATH" in searched()
+    assert f"{machine.store}, CUDA_HOME=/opt/cuda, CUDA_PATH=(not set), PATH" in searched()

@@ -25,6 +25,17 @@ def test_a_library_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.toolchain
+def test_a_library_without_its_end_is_refused_and_not_loaded(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    path = tmp_path / "libnvrtc.so.12"
+    with toolchain.nvrtc.path.open("rb") as library:
+        path.write_bytes(library.read(100_000))
+    with pytest.raises(ToolchainError, match="not a whole ELF file: 100000 bytes"):
+        nvrtc_at(path, "pip")
+
+
+@pytest.mark.toolchain
 def test_ptx_of_a_kernel(toolchain: Toolchain) -> None:
     result = compile_to_ptx(SOURCE, "store_index.cu", toolchain.nvrtc)
     assert read_ptx_version(result.text) is not None

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from gemmgen.toolchain.version import matches, numbers, read_banner, release
+from gemmgen.toolchain.version import (
+    is_request,
+    matches,
+    numbers,
+    read_banner,
+    release,
+    release_name,
+)
 
 PTXAS_13_2 = """\
 ptxas: NVIDIA (R) Ptx optimizing assembler
@@ -39,6 +46,12 @@ def test_other_programs_have_no_banner() -> None:
 def test_versions_sort_as_numbers() -> None:
     assert numbers("12.10.1") > numbers("12.9.86")
     assert release("12.8.93") == (12, 8)
+    assert release_name("12.10.1") == "12.10"
+
+
+def test_a_request_is_one_to_three_numbers() -> None:
+    assert all(map(is_request, ("12", "12.8", "12.8.93")))
+    assert not any(map(is_request, ("", "auto", "12.", "12.8.93.1", "12.x", "12.8\n", "१२")))
 
 
 @pytest.mark.parametrize(
