@@ -92,14 +92,15 @@ NEXT:
 """
 
 
-def _ring(body: str, seed: int) -> None:
+def _ring(body: str, seed: int) -> int:
+    """The number of executed instructions; a ring that is wrong raises."""
     program = kernel(body, shared=SHARED)
-    launch(program, grid=(1,), block=(128,), args=[0], memory=Memory(), seed=seed)
+    return launch(program, grid=(1,), block=(128,), args=[0], memory=Memory(), seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_producer_and_three_consumers(seed):
-    _ring(_RING, seed)
+    assert _ring(_RING, seed) > 9 * len(_RING.splitlines()) // 2  # nine rounds of the loop
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_state_instead_of_parity():
         @!%p2 bra AGAIN;
     """
     for seed in range(4):
-        launch(
+        executed = launch(
             kernel(body, shared=SHARED),
             grid=(1,),
             block=(64,),
@@ -151,6 +152,7 @@ def test_state_instead_of_parity():
             memory=Memory(),
             seed=seed,
         )
+        assert executed >= 2 * 6  # both warps came to the end
 
 
 @pytest.mark.parametrize("width", ["u32 [%r1+4], %r2", "v4.u32 [%r1], {%r2, %r2, %r2, %r2}"])

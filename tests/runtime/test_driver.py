@@ -143,4 +143,5 @@ def test_a_refused_tensor_map(encoder) -> None:
 
 @pytest.mark.parametrize("row", DTYPES.values(), ids=DTYPES)
 def test_every_element_type_has_a_tensor_map(encoder, row) -> None:
-    encode(TensorMapArgs(row.name, 0, (64, 1), (128,), (16, 1), Swizzle.B32, 128))
+    args = TensorMapArgs(row.name, 0, (64, 1), (128,), (16, 1), Swizzle.B32, 128)
+    assert encode(args).address % 128 == 0
