@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from command_line import Run, runner
 from hypothesis import settings
 
 # The same examples everywhere: a failure that one machine finds, every machine finds.
@@ -29,6 +30,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if "GEMMGEN_CACHE_DIR" not in os.environ:
             patch.setenv("GEMMGEN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Exit code, stdout and stderr of a command line."""
+    return runner(capsys)
 
 
 @pytest.fixture

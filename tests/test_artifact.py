@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from strategies import spec
 
 from gemmgen import artifact
 from gemmgen.errors import ArtifactError, CorruptArtifactError, OutputError
@@ -19,14 +20,7 @@ from gemmgen.spec import GemmSpec
 
 @pytest.fixture(scope="module")
 def plan() -> KernelPlan:
-    spec = GemmSpec(
-        a={"dtype": "e4m3", "scale": "1x128"},
-        b={"dtype": "e4m3", "scale": "128x128"},
-        d={"dtype": "bf16"},
-        n=2112,
-        k=7168,
-    )
-    return lower(spec)
+    return lower(GemmSpec(**spec(n=2112, k=7168)))
 
 
 @pytest.fixture(scope="module")

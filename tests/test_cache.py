@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from strategies import spec
 
 from gemmgen import artifact, cache
 from gemmgen.cache import Cache, CacheWarning, cache_key
@@ -46,14 +47,7 @@ def ask(key):
 
 @pytest.fixture(scope="module")
 def plan_json() -> str:
-    spec = GemmSpec(
-        a={"dtype": "e4m3", "scale": "1x128"},
-        b={"dtype": "e4m3", "scale": "128x128"},
-        d={"dtype": "bf16"},
-        n=2112,
-        k=7168,
-    )
-    return lower(spec).to_json()
+    return lower(GemmSpec(**spec(n=2112, k=7168))).to_json()
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from command_line import Run
 from stand_ins import Compilers
 
 from gemmgen import artifact, cli, doctor
@@ -29,8 +29,6 @@ n: 2112
 k: 7168
 """
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture(autouse=True)
 def compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilers:
@@ -39,21 +37,6 @@ def compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compilers:
     compilers = Compilers()
     compilers.install(monkeypatch)
     return compilers
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, stdout and stderr of a command line."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught, warnings.catch_warnings():
-            cli.main([str(argument) for argument in arguments])
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        # As the interpreter does: text as an exit code is printed, and means 1.
-        return (1, out, f"{err}{code}") if isinstance(code, str) else (int(code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture

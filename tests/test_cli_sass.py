@@ -9,22 +9,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from command_line import Run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sass_patch.samples import DATA, PAIRS, sample
 from stand_ins import spec
 
 import gemmgen
-from gemmgen import artifact, cli, inspection
+from gemmgen import artifact, inspection
 from gemmgen.inspection import OWN_DECODER
 from gemmgen.sass_patch import notation, patch, read_listings
-
-Run = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).parent.parent
 OLD, NEW = DATA / "g128.12.8.93.cubin", DATA / "g128.12.9.86.cubin"
@@ -34,20 +32,6 @@ PASS = "sparse_yield(period=8, phase=7, on=ffma)"
 @pytest.fixture(autouse=True)
 def no_nvdisasm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "disassemble", lambda _: OWN_DECODER)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, stdout and stderr of a command line."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{code}") if isinstance(code, str) else (int(code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture

@@ -6,28 +6,18 @@ import json
 from collections.abc import Callable
 
 import pytest
+from command_line import Run
 
-from gemmgen import cli
 from gemmgen.errors import ToolchainError
 from gemmgen.toolchain import Toolchain, find_toolchain
 
 from .conftest import Machine, write_script
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, stdout and stderr of a command line."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(["toolchain", *arguments])
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{code}") if isinstance(code, str) else (int(code or 0), out, err)
-
-    return run
+def run(run: Run) -> Run:
+    """Exit code, stdout and stderr of `gemmgen toolchain` and some arguments."""
+    return lambda *arguments: run("toolchain", *arguments)
 
 
 @pytest.mark.parametrize("verb", ["install", "list", "remove"])
