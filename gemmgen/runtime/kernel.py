@@ -49,22 +49,29 @@ class GemmKernel:
     def __call__(self, *tensors: torch.Tensor, num_sms: int | None = None) -> None:
         """Enqueue D = A B^T with scales. `num_sms` limits the launch to so many multiprocessors.
 
-        Raises TensorError, naming the argument, for tensors that the kernel does not take, and
-        LaunchError when the driver refuses. Every tensor is checked before the launch; none is
-        converted. Nothing is launched when D is empty.
+        The tensors are those of `plan.arguments`, in that order: a [m, k] and b [n, k] in FP8 with
+        contiguous rows, scale_a [m, ceil(k/128)] in FP32 with stride 1 over m, scale_b
+        [ceil(n/128), ceil(k/128)] in FP32, d [m, n] in bf16, which is written.
+        Raises TensorError, naming the argument, for tensors that the kernel does not take,
+        DeviceError for a GPU that is not Hopper, and LaunchError when the driver refuses or the
+        number of tensors is wrong. Every tensor is checked before the launch; none is converted.
+        Nothing is launched when D is empty.
         """
         views = self._arguments.views(tensors)
         index = common_device(self._arguments.rules, tensors)
         # Addresses are unique among the GPUs of a process, so the views tell the device, too.
-        call = self._calls.get(views) or self._remember(views)
+        call = self._calls.get(views) or self._remember(views, index)
         if not call.clusters:
             return
         stream = torch.cuda.current_stream(index).cuda_stream
         loaded = self._loaded.get(index) or self._load(index, stream)
         loaded.launch(call, stream, num_sms)
 
-    def _remember(self, views: tuple[TensorView, ...]) -> Call:
-        call = prepare_call(self.plan, self._arguments, views)
+    def _remember(self, views: tuple[TensorView, ...], index: int) -> Call:
+        driver.initialize()
+        # The driver encodes tensor maps for a context; a thread that never used the GPU has none.
+        with driver.current(driver.primary_context(index)):
+            call = prepare_call(self.plan, self._arguments, views)
         if len(self._calls) >= REMEMBERED_CALLS:
             self._calls.clear()
         self._calls[views] = call

@@ -82,7 +82,7 @@ LAYOUTS = MappingProxyType(
         "contiguous": Layout(
             _is_contiguous,
             contiguous_axis=1,
-            alignment=1,
+            alignment=4,  # FP32 loads
             expected="a contiguous tensor",
             fix="{name} = {name}.contiguous()",
         ),
