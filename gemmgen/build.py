@@ -15,13 +15,13 @@ from pathlib import Path
 from gemmgen import artifact, sass_patch
 from gemmgen.artifact import Artifact
 from gemmgen.cache import Cache, cache_key, default_root
-from gemmgen.errors import ArtifactError, GemmgenError, SpecError
+from gemmgen.errors import ArtifactError, CompileError, GemmgenError, SpecError
 from gemmgen.passes import lower
 from gemmgen.plan import KernelPlan
 from gemmgen.render import render
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
-from gemmgen.toolchain import Flaw, Toolchain, compile_cuda, find_toolchain
+from gemmgen.toolchain import CompileResult, Flaw, Toolchain, compile_cuda, find_toolchain
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def _make(plan: KernelPlan, source: str, toolchain: Toolchain, key: str) -> dict
     compiled = compile_cuda(
         source, plan.name, toolchain, allow=frozenset(map(Flaw, plan.sass.allow))
     )
+    _check_registers(plan, compiled)
     patched = sass_patch.patch(compiled.cubin, passes=plan.sass.passes)
     files = {
         artifact.SOURCE: source.encode(),
@@ -112,6 +113,19 @@ def _make(plan: KernelPlan, source: str, toolchain: Toolchain, key: str) -> dict
         resources=asdict(compiled.resources),
         sass=tuple(asdict(report) for report in patched.reports),
     )
+
+
+def _check_registers(plan: KernelPlan, compiled: CompileResult) -> None:
+    """setmaxnreg.inc waits for ever when the launch handed out fewer registers than it takes."""
+    warps, registers = plan.warps, compiled.resources.registers
+    if warps.moves_registers and registers != warps.launch_registers:
+        raise CompileError(
+            "ptxas allots another number of registers than setmaxnreg counts on",
+            where=plan.name,
+            expected=f"{warps.launch_registers} registers a thread at launch",
+            got=registers,
+            fix="another `toolchain:`, or other `warpgroups:`",
+        )
 
 
 def _place(built: Artifact, out: Path) -> Artifact:

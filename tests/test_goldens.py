@@ -29,7 +29,8 @@ def test_nothing_spills_and_wgmma_stays_asynchronous(built: Artifact) -> None:
     resources = built.manifest.resources
     assert resources["spill_store_bytes"] == resources["spill_load_bytes"] == 0
     assert resources["stack_bytes"] == 0
-    assert resources["registers"] <= built.plan.warps.launch_registers
+    if built.plan.warps.moves_registers:  # setmaxnreg counts on exactly these
+        assert resources["registers"] == built.plan.warps.launch_registers
     assert "C75" not in built.files[LOG].decode()
 
 
