@@ -26,9 +26,11 @@ def visited(
     cluster_m, cluster_n = cluster
     index = start
     while index < rows * columns:
-        band = index // (band_rows * columns) * band_rows
-        within = index % (band_rows * columns)
-        height = min(band_rows, rows - band)
+        full = min(band_rows, rows)
+        assert full * columns < 2**32
+        band = index // (full * columns) * full
+        within = index % (full * columns)
+        height = min(full, rows - band)
         yield (
             (band + within % height) * cluster_m + rank % cluster_m,
             within // height * cluster_n + rank // cluster_m,
@@ -39,7 +41,7 @@ def visited(
 @given(
     tiles_m=st.integers(1, 60),
     tiles_n=st.integers(1, 60),
-    band=st.integers(1, 40),
+    band=st.integers(1, 40) | st.just(2**31 - 1),
     cluster=st.tuples(st.integers(1, 4), st.integers(1, 2)),
     clusters=st.integers(1, 140),
 )
