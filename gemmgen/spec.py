@@ -50,6 +50,7 @@ L2Hint = Literal["evict_normal", "evict_first", "evict_last"]
 Schedule = Literal["cooperative", "a_stationary", "pingpong"]
 CodeFlaw = Literal["spills", "local_memory", "serialized_wgmma", "ignored_setmaxnreg"]
 Size = Annotated[StrictInt, Field(ge=1, le=LARGEST_EXTENT)]
+Unroll = Annotated[StrictInt, Field(ge=1, le=64)]  # more only makes the compiler slow
 SizeOrZero = Annotated[StrictInt, Field(ge=0, le=LARGEST_EXTENT)]
 
 
@@ -201,11 +202,11 @@ class GemmSpec(_Model):
     cluster: ClusterText | Auto = "auto"
     """CTAs along M x N that share operands by multicast."""
     stages: Size | Auto = "auto"
-    """Slots of the shared-memory ring."""
+    """Stages of the shared-memory ring."""
     warpgroups: WarpgroupText | Auto = "auto"
     """Consumer warpgroups along M x N x K of the tile."""
     schedule: Schedule | Auto = "auto"
-    unroll: Size | Auto = "auto"
+    unroll: Unroll | Auto = "auto"
     """K tiles in one pass of the K loop."""
     early_wait: StrictBool | Auto = "auto"
     """Wait for the next stage and load its scales before promotion."""

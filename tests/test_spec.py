@@ -179,6 +179,6 @@ def test_the_schema_knows_every_key_and_the_samples_keep_it() -> None:
     properties = schema["$defs"]["GemmSpec"]["properties"]
     assert set(properties) == set(GemmSpec.model_fields)
     assert schema["$defs"]["GemmSpec"]["additionalProperties"] is False
-    assert properties["stages"]["description"] == "Slots of the shared-memory ring."
+    assert properties["stages"]["description"] == "Stages of the shared-memory ring."
     for path in SPECS.glob("*.yaml"):
         assert load_specs(path)

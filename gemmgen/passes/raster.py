@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gemmgen.errors import SpecError
 from gemmgen.passes.structures import ASSUMED_K
 from gemmgen.plan import Cluster, Problem, Scheduler, Tile
 from gemmgen.spec import GemmSpec
@@ -13,8 +14,19 @@ WIDEST_BAND = 32
 
 
 def choose_raster(spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster) -> Scheduler:
-    """Bands along M: the CTAs that run at the same time share rows of A and of B in L2."""
+    """Bands along M: the CTAs that run at the same time share rows of A and of B in L2.
+
+    Raises SpecError for a band that clusters do not fill.
+    """
     band, reason = _band(spec, problem, tile)
+    if spec.raster != "auto" and band % cluster.m:
+        raise SpecError(
+            "a band of the raster that clusters do not fill",
+            where="raster",
+            expected=f"a multiple of {cluster.m}, the tiles of a cluster along M",
+            got=band,
+            fix=f"for example raster: {-(-band // cluster.m) * cluster.m}",
+        )
     return Scheduler(spec.grouping, max(band // cluster.m, 1), reason)
 
 
