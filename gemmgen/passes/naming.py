@@ -35,7 +35,7 @@ def kernel_name(
     operand_a: Operand,
     operand_b: Operand,
 ) -> str:
-    """The spec's name as a C identifier, or one that spells every choice that shapes the text.
+    """The spec's name as a C identifier, or one that spells every choice that shapes the kernel.
 
     Raises SpecError for a name that C++ keeps for itself.
     """
@@ -55,8 +55,16 @@ def kernel_name(
         f"gemm_{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{problem.d}{sizes}"
         f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
         f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
-        f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}"
+        f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"
     )
+
+
+def _code(spec: GemmSpec) -> str:
+    """What is asked of the machine code: the text is the same, the cubin and its folder are not."""
+    asked = [] if spec.sass == "auto" else list(spec.sass) or ["nosass"]
+    if spec.toolchain != "auto":
+        asked.append(f"cuda{spec.toolchain}")
+    return "".join("_" + re.sub(r"\W+", "_", choice).strip("_") for choice in asked)
 
 
 def _identifier(name: str) -> str:

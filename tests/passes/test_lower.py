@@ -101,7 +101,7 @@ def test_setmaxnreg_never_waits_for_ever(consumers: int) -> None:
 @given(buildable, buildable)
 @settings(max_examples=200)
 def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """A derived name spells everything that shapes the text, so that folders never collide."""
+    """A derived name spells everything that shapes the kernel, so that folders never collide."""
     from gemmgen.render import render
 
     one, other = ({k: v for k, v in keys.items() if k != "name"} for keys in (one, other))
@@ -109,6 +109,7 @@ def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str,
     if first.name == second.name:
         first, second = (dataclasses.replace(plan, spec="") for plan in (first, second))
         assert render(first) == render(second)
+        assert first.sass == second.sass
 
 
 @pytest.mark.parametrize(
