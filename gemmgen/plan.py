@@ -107,6 +107,21 @@ class Mma:
         return self.n // 2
 
     @property
+    def operand_a(self) -> int:
+        """Number of the asm operand with A's descriptor; it follows the accumulators."""
+        return self.accumulators
+
+    @property
+    def operand_b(self) -> int:
+        """Number of the asm operand with B's descriptor."""
+        return self.accumulators + 1
+
+    @property
+    def operand_accumulate(self) -> int:
+        """Number of the asm operand that says whether to add to the accumulators."""
+        return self.accumulators + 2
+
+    @property
     def totals(self) -> int:
         """FP32 registers a thread that hold promoted sums."""
         return self.waves_m * self.waves_n * self.accumulators
@@ -132,10 +147,14 @@ class Promotion:
     scale_a_stage_bytes: int  # one FP32 scale a row of the tile, by TMA with the stage
     scale_b_block_n: int  # columns of B that share one scale
     scale_b_blocks: int  # most scale blocks that the columns of one warpgroup touch
-    first_block_columns: tuple[
-        int, ...
-    ]  # possible counts of a warpgroup's columns in its first block
+    # Every count of a warpgroup's columns that can lie in the first of their scale blocks.
+    first_block_columns: tuple[int, ...]
     reason: str
+
+    @property
+    def straddles(self) -> bool:
+        """Tiles meet the scale blocks of B in more than one way."""
+        return len(self.first_block_columns) > 1
 
 
 @dataclass(frozen=True)
@@ -160,6 +179,11 @@ class Store:
     buffer_bytes: int
     swizzle: Swizzle
     reason: str
+
+    @property
+    def odd_groups(self) -> bool:
+        """A row of a buffer is an odd number of eight columns: the last matrix has no neighbour."""
+        return self.columns // 8 % 2 == 1
 
 
 @dataclass(frozen=True)
@@ -294,7 +318,10 @@ class KernelPlan:
         record = json.loads(text)
         if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA_VERSION:
             raise ValueError(f"not a kernel plan of schema version {SCHEMA_VERSION}")
-        return _from_record(cls, record)  # type: ignore[no-any-return]
+        try:
+            return _from_record(cls, record)  # type: ignore[no-any-return]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a kernel plan: {error!r}") from None
 
 
 def _from_record(kind: Any, value: Any) -> Any:

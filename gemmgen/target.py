@@ -19,13 +19,9 @@ class Target:
     sms: int  # multiprocessors; only the planner's sense of a wave, a kernel runs on any count
     shared_memory: int = 232_448  # a CTA's dynamic shared memory, opted in (227 KB)
     registers: int = 65_536  # of one multiprocessor
-    registers_per_thread: int = 255
-    register_granule: int = 8  # setmaxnreg and the allocator count in eights
-    threads_per_cta: int = 1024
     cluster_size: int = 8  # largest portable cluster
     tma_box: int = 256  # elements along one axis of a TMA box
     tma_alignment: int = 16  # bytes: global addresses and strides of a tensor map
-    tma_destination_alignment: int = 128  # bytes: shared-memory side of a TMA copy
 
 
 H200 = Target("NVIDIA H200", "sm_90a", sms=132)

@@ -53,6 +53,13 @@ STRUCTURES: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
     ({"tile": "128x128", "cluster": "2x1"}, (300, 400, 400)),
     ({"tile": "128x128", "cluster": "1x2"}, (300, 400, 400)),
     ({"tile": "64x64", "cluster": "2x2", "stages": 3}, (300, 400, 400)),
+    ({"tile": "64x64", "cluster": "4x1", "raster": 4}, (500, 200, 272)),
+    ({"tile": "64x64", "cluster": "1x4"}, (130, 600, 272)),
+    ({"tile": "64x64", "cluster": "4x2", "stages": 2}, (500, 200, 144)),
+    ({"tile": "128x128", "warpgroups": "2x2"}, (140, 264, 144)),
+    ({"tile": "64x48"}, (70, 200, 144)),
+    ({"tile": "64x80"}, (70, 200, 144)),
+    ({"tile": "64x64", "raster": 2**31 - 1}, (200, 200, 128)),
     ({"tile": "64x64", "raster": 1}, (200, 200, 128)),
     ({"tile": "64x64", "raster": 3}, (600, 200, 128)),
     ({"tile": "64x64", "l2_hint": {"a": "evict_last", "b": "evict_first"}}, (64, 64, 128)),
@@ -141,19 +148,34 @@ SABOTAGE = {
 }
 
 
-@pytest.mark.parametrize("what", SABOTAGE)
+# The same in a kernel with clusters.
+CLUSTER_SABOTAGE = {
+    "the CTAs do not wait for each other's barriers": (
+        "  __syncwarp();\n  cluster_sync();\n\n",
+        "\n",
+    ),
+    "a CTA leaves while others use its memory": ("  __syncwarp();\n  cluster_sync();\n}", "}"),
+    "a stage is given back to this CTA alone": ("lane < kClusterSize", "lane < 1"),
+    "only this CTA gets B": ("((1 << kClusterM) - 1)", "1"),
+    "both CTAs compute the same rows": ("* kClusterM + rank_m)", "* kClusterM)"),
+    "barriers count one CTA": ("kConsumerWarps * kClusterSize", "kConsumerWarps"),
+}
+
+
+@pytest.mark.parametrize("what", [*SABOTAGE, *CLUSTER_SABOTAGE])
 def test_sabotage_is_noticed(what: str) -> None:
     """The emulator is no rubber stamp: broken kernels fail, by an error or a wrong result."""
     import emulator
 
-    old, new = SABOTAGE[what]
-    plan = lower(GemmSpec(**spec(n=264, k=784, tile="64x64", stages=3)))
+    old, new = (SABOTAGE | CLUSTER_SABOTAGE)[what]
+    cluster = "2x1" if what in CLUSTER_SABOTAGE else "1x1"
+    plan = lower(GemmSpec(**spec(n=264, k=784, tile="64x64", stages=3, cluster=cluster)))
     text = render(plan)
     assert old in text
     ptx = compile_to_ptx(text.replace(old, new), plan.name, find_toolchain().nvrtc).text
     tensors = random_tensors(200, 264, 784)
     try:
-        error = relative_error(Launch(plan, ptx, tensors).run(sms=1), reference(tensors))
+        error = relative_error(Launch(plan, ptx, tensors).run(sms=2), reference(tensors))
     except emulator.EmulatorError:
         return
     assert not error < BOUND

@@ -10,8 +10,7 @@ def plan_promotion(problem: Problem, tile: Tile, cluster: Cluster, warps: Warps)
     """Two-level accumulation: the tensor core sums one scale block of K, FP32 totals sum those.
 
     A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
-    which they can: selecting a scale at run time costs about 200 cycles a K tile, a copy costs
-    none.
+    which they can: selecting scales at run time would stand in every K tile, a copy costs none.
     """
     granularity = parse_granularity(problem.scale_b)
     block, interval_k = granularity.mn, granularity.k

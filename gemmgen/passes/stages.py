@@ -94,4 +94,4 @@ def _registers_are_tight(mma: Mma, promotion: Promotion) -> bool:
 
     Seen with 12.8 on every tile that straddles scale blocks and takes two waves; a loop fits.
     """
-    return mma.waves_n > 1 and len(promotion.first_block_columns) > 1
+    return mma.waves_n > 1 and promotion.straddles

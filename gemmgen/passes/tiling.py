@@ -44,7 +44,7 @@ def place_tile(structure: Structure, target: Target) -> tuple[Tile, Cluster]:
         if count > 1
     ]
     cluster_reason = (
-        f"{' and '.join(shared)} by multicast" if shared else "multicast did not pay on an H200"
+        f"{' and '.join(shared)} by multicast" if shared else "every CTA loads for itself"
     )
     return (
         Tile(tile_m, tile_n, tile_k, reason=structure.reason),

@@ -179,7 +179,7 @@ DEVICE void init_barriers(Ring ring) {
     barrier_init(ring.full(), 1);
     barrier_init(ring.empty(), kConsumerWarps);
   }
-  // Visible to the copy engine before the first use.
+  // Visible to TMA before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
@@ -195,9 +195,10 @@ struct TileScheduler {
       : rows(ceil_div(problem.m, kTileM)), columns(ceil_div(problem.n, kTileN)) {}
   DEVICE bool next() {
     if (index >= rows * columns) return false;
-    const uint32_t band = index / (kRasterBand * columns) * kRasterBand;
-    const uint32_t within = index % (kRasterBand * columns);
-    const uint32_t height = min(kRasterBand, rows - band);
+    const uint32_t full = min(kRasterBand, rows);  // no product beyond the number of tiles
+    const uint32_t band = index / (full * columns) * full;
+    const uint32_t within = index % (full * columns);
+    const uint32_t height = min(full, rows - band);
     m = (band + within % height) * kTileM;
     n = within / height * kTileN;
     index += gridDim.x;
@@ -357,7 +358,7 @@ DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t bu
         store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
                        totals[wave][first + j], totals[wave][first + j + 1]);
       }
-      // Written by threads, read by the copy engine: another proxy.
+      // Written by threads, read by TMA: another proxy.
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       __syncwarp();
       if (lane == 0) tma_store(map_d, buffer, column + 8 * first, row + wave * kMmaM);

@@ -64,8 +64,8 @@ DEVICE void barrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
-// NOTE: no `.release.cluster` here: it would be a memory barrier a K tile and doubles the run time.
-// What the barrier guards was read by wgmma, and that has completed.
+// NOTE: no `.release.cluster` here: it would put a memory barrier into every K tile. What other
+// CTAs write again was read by wgmma, which has completed; the scales' producer is this CTA's own.
 DEVICE void barrier_arrive(uint32_t barrier, uint32_t cta) {
   asm volatile(
       "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
@@ -201,7 +201,7 @@ DEVICE void init_barriers(Ring ring) {
     barrier_init(ring.full(), 1);
     barrier_init(ring.empty(), kConsumerWarps * kClusterSize);
   }
-  // Visible to the copy engine and to the cluster before the first use.
+  // Visible to TMA and to the cluster before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
@@ -221,9 +221,10 @@ struct TileScheduler {
         rank_n(rank / kClusterM) {}
   DEVICE bool next() {
     if (index >= rows * columns) return false;
-    const uint32_t band = index / (kRasterBand * columns) * kRasterBand;
-    const uint32_t within = index % (kRasterBand * columns);
-    const uint32_t height = min(kRasterBand, rows - band);
+    const uint32_t full = min(kRasterBand, rows);  // no product beyond the number of tiles
+    const uint32_t band = index / (full * columns) * full;
+    const uint32_t within = index % (full * columns);
+    const uint32_t height = min(full, rows - band);
     m = ((band + within % height) * kClusterM + rank_m) * kTileM;
     n = (within / height * kClusterN + rank_n) * kTileN;
     index += gridDim.x / kClusterSize;
@@ -386,7 +387,7 @@ DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t bu
         store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
                        totals[wave][first + j], totals[wave][first + j + 1]);
       }
-      // Written by threads, read by the copy engine: another proxy.
+      // Written by threads, read by TMA: another proxy.
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       __syncwarp();
       if (lane == 0) tma_store(map_d, buffer, column + 8 * first, row + wave * kMmaM);
