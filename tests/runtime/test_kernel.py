@@ -79,6 +79,7 @@ class StandInDriver:
         return self.clusters
 
     def encode_tensor_map(self, destination: int, dtype: str, address: int, *extents) -> None:
+        assert self.current_context is not None, "the driver asks for a context"
         ctypes.memset(destination, 7, 128)
         self.encoded.append((address, *extents))
 
