@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -73,9 +74,13 @@ class Manifest:
             raise ValueError(f"not a manifest of schema version {SCHEMA_VERSION}")
         try:
             files = {name: FileRecord(**entry) for name, entry in record["files"].items()}
-            return cls(**{**record, "sass": tuple(record["sass"]), "files": files})
+            manifest = cls(**{**record, "sass": tuple(record["sass"]), "files": files})
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a manifest: {error}") from None
+        # The name becomes a folder: a path must not come out of it.
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(manifest.name)):
+            raise ValueError(f"not a manifest: {manifest.name!r} is no name of a kernel")
+        return manifest
 
 
 @dataclass(frozen=True)

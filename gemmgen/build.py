@@ -84,11 +84,17 @@ def build_plan(plan: KernelPlan, *, out: str | Path | None = None) -> Build:
     versions = [(str(step), step.version) for step in passes]
     key = cache_key(plan.to_json(), source, toolchain.identity, versions)
     cache = Cache(default_root())
-    stored = cache.find(key)
-    built = stored or cache.build_once(key, lambda: _make(plan, source, toolchain, key))
+    compiled = False
+
+    def make() -> dict[str, bytes]:
+        nonlocal compiled
+        compiled = True
+        return _make(plan, source, toolchain, key)
+
+    built = cache.find(key) or cache.build_once(key, make)
     if out is not None:
         built = _place(built, Path(out))
-    return Build(built, stored is not None, time.perf_counter() - start)
+    return Build(built, not compiled, time.perf_counter() - start)
 
 
 def _make(plan: KernelPlan, source: str, toolchain: Toolchain, key: str) -> dict[str, bytes]:

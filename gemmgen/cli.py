@@ -189,13 +189,13 @@ def _build_text(built: Build) -> str:
     """One kernel: where it is, where it came from, what it takes, what its SASS passes changed."""
     manifest = built.artifact.manifest
     resources = manifest.resources
-    spilled = resources["spill_store_bytes"] + resources["spill_load_bytes"]
+    spilled = sum(resources.get(f"spill_{way}_bytes", 0) for way in ("store", "load"))
     origin = "from the cache" if built.cached else "built"
     lines = [
         built.artifact.name,
         f"  folder     {built.artifact.path}",
         f"  time       {built.seconds:.2f} s, {origin}",
-        f"  registers  {resources['registers']}, {spilled or 'no'} bytes spilled",
+        f"  registers  {resources.get('registers')}, {spilled or 'no'} bytes spilled",
     ]
     for step in manifest.sass:
         changed = f"{step['changed'] or 'no'} instructions changed"

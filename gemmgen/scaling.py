@@ -43,7 +43,7 @@ def parse_granularity(text: str) -> ScaleGranularity:
     """`none`, `tensor`, `row` or `RxK` (rows x K elements, both positive); raises ValueError."""
     if text in NAMED:
         return NAMED[text]
-    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text)
     if match is None:
         raise ValueError(f"expected {GRANULARITY_GRAMMAR}")
     return ScaleGranularity(text, True, int(match[1]), int(match[2]))

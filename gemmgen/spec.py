@@ -50,7 +50,8 @@ L2Hint = Literal["evict_normal", "evict_first", "evict_last"]
 Schedule = Literal["cooperative", "a_stationary", "pingpong"]
 CodeFlaw = Literal["spills", "local_memory", "serialized_wgmma", "ignored_setmaxnreg"]
 Size = Annotated[StrictInt, Field(ge=1, le=LARGEST_EXTENT)]
-Unroll = Annotated[StrictInt, Field(ge=1, le=64)]  # more only makes the compiler slow
+Stages = Annotated[StrictInt, Field(ge=2, le=64)]  # with one, the producer could never run ahead
+Unroll = Annotated[StrictInt, Field(ge=1, le=16)]  # more makes the compiler slow and spills
 SizeOrZero = Annotated[StrictInt, Field(ge=0, le=LARGEST_EXTENT)]
 
 
@@ -74,7 +75,8 @@ class _Extents:
     def parse(cls: type[Shape], text: object, last: int, example: str) -> Shape:
         if isinstance(text, cls):
             return text
-        if not isinstance(text, str) or not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){1,2}", text):
+        extents = r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5}){1,2}"
+        if not isinstance(text, str) or not re.fullmatch(extents, text):
             raise ValueError(f"expected positive integers such as {example}")
         return cls(*([int(part) for part in text.split("x")] + [last])[:3])
 
@@ -89,6 +91,10 @@ class WarpgroupLayout(_Extents):
 
 class ClusterShape(_Extents):
     """CTAs of a cluster along M and N; k is 1."""
+
+    def __post_init__(self) -> None:
+        if self.k != 1:
+            raise ValueError("expected CTAs along M and N only, such as 2x1")
 
     def __str__(self) -> str:
         return f"{self.m}x{self.n}"
@@ -141,7 +147,7 @@ if TYPE_CHECKING:
     KernelName: TypeAlias = str
 else:
     CudaVersion = Annotated[
-        _matching(r"\d{2}\.\d{1,2}(\.\d{1,4})?", 'a CUDA version such as "12.8"'),
+        _matching(r"[0-9]{2}\.[0-9]{1,2}(\.[0-9]{1,4})?", 'a CUDA version such as "12.8"'),
         BeforeValidator(_version_text),
     ]
     KernelName = _matching(r"[A-Za-z0-9_-]{1,200}", "1 to 200 letters, digits, '_' or '-'")
@@ -201,7 +207,7 @@ class GemmSpec(_Model):
     """CTA tile M x N x K."""
     cluster: ClusterText | Auto = "auto"
     """CTAs along M x N that share operands by multicast."""
-    stages: Size | Auto = "auto"
+    stages: Stages | Auto = "auto"
     """Stages of the shared-memory ring."""
     warpgroups: WarpgroupText | Auto = "auto"
     """Consumer warpgroups along M x N x K of the tile."""
@@ -234,7 +240,7 @@ class GemmSpec(_Model):
             super().__init__(**data)
         except ValidationError as error:
             problems = merged_problems(error, data, type(self))
-            invalid = {re.split(r"[.\[]", problem.path)[0] for problem in problems}
+            invalid = {problem.key for problem in problems}
             partial = self._partial(data, invalid)
             raise problems_error(problems + run_checks(partial, invalid)) from None
         if problems := run_checks(self, set()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 from gemmgen.errors import SpecError
 from gemmgen.spec import GemmSpec
 from gemmgen.spec_problems import Problem, problems_error
+
+_KEPT_TAGS = ("null", "bool", "merge")
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,6 +34,17 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 020 as 16, 4:16 as 256 and 12.10 as 12.1. Here whole numbers are decimal, no key
+# takes another kind of number, and what is neither stays the text that was written.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] in _KEPT_TAGS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 
 
 def load_specs(path: str | Path) -> list[GemmSpec]:

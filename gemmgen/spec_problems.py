@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from gemmgen.spec import GemmSpec
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxlevel = 2
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a request."""
@@ -23,9 +29,11 @@ class Problem:
     message: str  # what is allowed
     value: object = None
     missing: bool = False
+    key: str = ""  # of the request that holds it, as it was written
 
     def __str__(self) -> str:
-        got = "missing" if self.missing else f"got {self.value!r}"
+        # Shortened: with aliases, a small file can hold a value of any size.
+        got = "missing" if self.missing else f"got {_SHORT.repr(self.value)}"
         return f"{self.path or 'spec'}: {got}; {self.message}"
 
 
@@ -95,7 +103,7 @@ def merged_problems(
 ) -> list[Problem]:
     """One problem a path: pydantic reports every member of a union by itself."""
     messages: dict[str, list[str]] = {}
-    values: dict[str, tuple[object, bool]] = {}
+    values: dict[str, tuple[object, bool, str]] = {}
     for item in error.errors():
         steps = _steps(item["loc"], data, item["type"] == "missing")
         path = _path(steps)
@@ -106,7 +114,7 @@ def merged_problems(
         elif item["type"] == "missing":
             message = "this key is required"
         messages.setdefault(path, []).append(message)
-        values[path] = (item["input"], item["type"] == "missing")
+        values[path] = (item["input"], item["type"] == "missing", str(item["loc"][0]))
     return [
         Problem(path, ", or ".join(dict.fromkeys(texts)), *values[path])
         for path, texts in messages.items()

@@ -38,5 +38,5 @@ def _band(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[int, str]:
     if k <= SHORT_K:
         return min(tiles_m, WIDEST_BAND), "short K: all tiles along M before the next column"
     if k >= LONG_K:
-        return 16, "long K: bands of 16 tiles along M"
-    return 8, "bands of 8 tiles along M"
+        return 16, "long K: bands of about 16 tiles along M"
+    return 8, "bands of about 8 tiles along M"

@@ -11,7 +11,7 @@ from gemmgen.plan import Mma, Operand, Pipeline, Problem, Promotion, Store, Tile
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
-LEAST_STAGES = 2  # with one, the producer could never run ahead
+LEAST_STAGES = 2
 
 
 def choose_pipeline(
