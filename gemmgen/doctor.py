@@ -67,7 +67,10 @@ def _compilers() -> Iterator[Finding]:
     if not compilers.nvdisasm:
         fix = "python -m pip install nvidia-cuda-nvdisasm"
         yield Finding(
-            "nvdisasm", "absent", "some tests compare with it; builds do not need it", fix
+            "nvdisasm",
+            "absent",
+            "`gemmgen inspect` writes operands only with it; builds do not need it",
+            fix,
         )
 
 

@@ -92,9 +92,12 @@ class WarpgroupLayout(_Extents):
 class ClusterShape(_Extents):
     """CTAs of a cluster along M and N; k is 1."""
 
-    def __post_init__(self) -> None:
-        if self.k != 1:
-            raise ValueError("expected CTAs along M and N only, such as 2x1")
+    @classmethod
+    def parse(cls, text: object, last: int, example: str) -> ClusterShape:
+        shape = super().parse(text, last, example)
+        if shape.k != 1:
+            raise ValueError(f"expected CTAs along M and N only, such as {example}")
+        return shape
 
     def __str__(self) -> str:
         return f"{self.m}x{self.n}"

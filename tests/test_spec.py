@@ -82,6 +82,11 @@ def test_junk_is_refused_by_a_spec_error_and_nothing_else(changes: dict[str, Any
         ({"m": -1}, "m", "greater than or equal to 0"),
         ({"tile": "128"}, "tile", "128x256x128"),
         ({"cluster": 2}, "cluster", "2x1"),
+        ({"cluster": "2x1x2"}, "cluster", "M and N only"),
+        ({"x.y": 1}, "x.y", "unknown key"),
+        ({"a[0]": 1}, "a[0]", "unknown key"),
+        ({"tile": "12\u0663x128"}, "tile", "128x256x128"),
+        ({"unroll": 17}, "unroll", "less than or equal to 16"),
         ({"stages": 0}, "stages", "'auto'"),
         ({"early_wait": "yes"}, "early_wait", "boolean"),
         ({"l2_hint": {"b": "last"}}, "l2_hint.b", "evict_first"),
@@ -154,6 +159,27 @@ def test_a_file_that_is_no_spec(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SpecError, match=words) as caught:
         load_specs(path)
     assert str(path) in str(caught.value)
+
+
+def test_numbers_are_what_they_look_like(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    base = "a: {dtype: e4m3, scale: 1x128}\nb: {dtype: e4m3, scale: 128x128}\nd: {dtype: bf16}\n"
+    for text in ("k: 020", "k: 4:16", "k: 0x20", "k: 1_6", "k: 16.0"):
+        path.write_text(f"{base}n: 64\n{text}\n")
+        with pytest.raises(SpecError, match="valid integer"):
+            load_specs(path)
+    path.write_text(f"{base}n: 64\nk: 16\ntoolchain: 12.10\n")
+    assert GemmSpec.from_yaml(path).toolchain == "12.10"
+
+
+def test_a_small_file_cannot_make_a_long_message(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    lines = ["a: &l0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"b{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 7)]
+    path.write_text("\n".join([*lines, "n: *l6"]))
+    with pytest.raises(SpecError) as caught:
+        load_specs(path)
+    assert len(str(caught.value)) < 10_000
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

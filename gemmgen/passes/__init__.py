@@ -40,8 +40,14 @@ def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
             return _lower_structure(spec, problem, structure, target)
         except SpecError as refusal:
             refusals.append(refusal)
-    # Every candidate obeys the keys that the spec fixes, so the first refusal is the one to mend.
-    raise refusals[0]
+    if len({str(refusal) for refusal in refusals}) == 1:
+        raise refusals[0]
+    raise SpecError(
+        "no tile that the planner knows fits what the spec fixes",
+        where="tile: auto",
+        detail="\n".join(f"{refusal.where}: {refusal.what}" for refusal in refusals),
+        fix="set `tile:` too, or leave more keys at auto",
+    )
 
 
 def _lower_structure(

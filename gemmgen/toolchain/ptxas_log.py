@@ -48,7 +48,7 @@ FLAWS = {
     Flaw.SPILLS: FlawRow(
         r"\b(?!0 bytes spill)\d+ bytes spill (?:stores|loads)",
         "every value in a register",
-        "keep fewer values alive in a thread, or give it more registers by its launch bounds",
+        "keep fewer values alive in a thread: a smaller tile or unroll, or more warpgroups",
     ),
     Flaw.LOCAL_MEMORY: FlawRow(  # a stack that no spill explains
         r"\b(?!0 bytes)\d+ bytes stack frame, 0 bytes spill stores",

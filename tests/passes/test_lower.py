@@ -210,6 +210,19 @@ def test_the_planner_has_an_answer_for_every_shape(m: int, n: Any, k: Any) -> No
         assert plan.pipeline.stages >= 2
 
 
+@pytest.mark.parametrize("layout", ["1x1", "2x1", "3x1", "4x1", "1x2"])
+def test_the_planner_has_a_tile_for_every_layout(layout: str) -> None:
+    plan = lower(GemmSpec(**spec(warpgroups=layout)))
+    assert f"{plan.warps.consumers_m}x{plan.warps.consumers_n}" == layout
+
+
+def test_a_refusal_of_every_candidate_blames_no_single_tile() -> None:
+    with pytest.raises(SpecError, match="no tile that the planner knows") as caught:
+        lower(GemmSpec(**spec(stages=40)))
+    assert "128x256" in str(caught.value)
+    assert "64x64" in str(caught.value)
+
+
 def test_batch_invariance_forgets_what_is_expected() -> None:
     plans = [lower(GemmSpec(**spec(batch_invariant=True, expected_m=m))) for m in (1, 64, 100_000)]
     assert len({(plan.tile, plan.warps, plan.pipeline) for plan in plans}) == 1
