@@ -131,6 +131,8 @@ class LoadedKernel:
     def _config(self, ctas: int, stream: int) -> driver.LaunchConfig:
         config = self._configs.get((ctas, stream))
         if config is None:
+            if len(self._configs) >= REMEMBERED_CALLS:  # streams come and go
+                self._configs.clear()
             shape = self._geometry
             config = self._configs[ctas, stream] = driver.launch_config(
                 ctas, shape.threads, shape.cluster, shape.shared_bytes, stream
