@@ -242,6 +242,8 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   const uint16_t ctas_b = ((1 << kClusterM) - 1) << (tile.rank_n * kClusterM);
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
   while (tile.next()) {
+    // NOTE: unrolled, the multicasts would need more registers than the producer keeps.
+#pragma unroll 1
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
