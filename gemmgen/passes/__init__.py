@@ -22,7 +22,7 @@ from gemmgen.passes.store_path import choose_store
 from gemmgen.passes.structures import Structure, candidate_structures
 from gemmgen.passes.tiling import place_tile
 from gemmgen.passes.warpgroups import assign_warpgroups
-from gemmgen.plan import KernelPlan, Problem
+from gemmgen.plan import KernelPlan, Problem, Sass
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
 
@@ -34,10 +34,11 @@ def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
     Hopper kernel can satisfy, with the limit that it breaks. What the spec fixes is never changed.
     """
     problem = admit(spec)
+    sass = choose_sass(spec)
     refusals: list[SpecError] = []
     for structure in candidate_structures(spec, problem, target):
         try:
-            return _lower_structure(spec, problem, structure, target)
+            return _lower_structure(spec, problem, sass, structure, target)
         except SpecError as refusal:
             refusals.append(refusal)
     if len({str(refusal) for refusal in refusals}) == 1:
@@ -51,7 +52,7 @@ def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
 
 
 def _lower_structure(
-    spec: GemmSpec, problem: Problem, structure: Structure, target: Target
+    spec: GemmSpec, problem: Problem, sass: Sass, structure: Structure, target: Target
 ) -> KernelPlan:
     tile, cluster = place_tile(structure, target)
     warps = assign_warpgroups(structure, tile, target)
@@ -76,7 +77,6 @@ def _lower_structure(
     scheduler = choose_raster(spec, problem, tile, cluster)
     arguments, params = derive_signature(problem, tile, operand_a, operand_b, promotion, store)
     launch = choose_launch(warps, cluster, smem)
-    sass = choose_sass(spec)
     name = kernel_name(
         spec, problem, tile, cluster, warps, pipeline, scheduler, operand_a, operand_b
     )

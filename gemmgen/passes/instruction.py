@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemmgen.dtypes import DTYPES
-from gemmgen.errors import SpecError
+from gemmgen.passes.limits import require
 from gemmgen.passes.tiling import MMA_M
 from gemmgen.plan import Mma, Problem, Tile, Warps
 
@@ -27,15 +27,14 @@ def choose_instruction(problem: Problem, tile: Tile, warps: Warps) -> Mma:
         for waves_n in (1, 2, 4)
         if columns % (8 * waves_n) == 0
     }
-    least = min(required.values())
-    if least > budget:
-        raise SpecError(
-            "this kernel does not fit: registers of a consumer thread",
-            where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
-            expected=f"at most {budget}",
-            got=f"{least} required, {totals} of them totals",
-            fix="a smaller tile or more warpgroups",
-        )
+    require(
+        min(required.values()),
+        budget,
+        "registers of a consumer thread",
+        where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+        fix="a smaller tile or more warpgroups",
+        note=f", {totals} of them totals",
+    )
     waves_n = min(waves for waves, registers in required.items() if registers <= budget)
     n = columns // waves_n
     return Mma(
