@@ -16,10 +16,9 @@ from typing import Literal
 
 from gemmgen.cache import Cache, default_root
 from gemmgen.errors import DeviceError, ToolchainError
+from gemmgen.target import COMPUTE_CAPABILITY
 from gemmgen.toolchain import find_toolchain, list_compilers
 from gemmgen.version import __version__
-
-HOPPER = (9, 0)  # compute capability of sm_90a
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _devices() -> Iterator[Finding]:
 
 def _gpu(name: str, capability: tuple[int, int]) -> Finding:
     text = f"{name}, sm_{capability[0]}{capability[1]}"
-    if capability == HOPPER:
+    if capability == COMPUTE_CAPABILITY:
         return Finding("gpu", "found", text)
     fix = "run the kernels on a Hopper GPU (H100, H200, GH200)"
     return Finding("gpu", "absent", f"{text}: not Hopper, the kernels do not run on it", fix)

@@ -1,6 +1,7 @@
 """Epilogue operations: what happens to an accumulator before it is stored.
 
-One row an operation. The conversion to the output type is not one: every kernel ends with it.
+One row an operation; none is built yet. The conversion to the output type is not one: every kernel
+ends with it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ class EpilogueOp:
 
     name: str
     meaning: str
-    cuda: str | None  # expression in `x`; None: not built yet
 
 
 EPILOGUE_OPS = MappingProxyType(
     {
         row.name: row
         for row in (
-            EpilogueOp("bias", "add one value per column of D", None),
-            EpilogueOp("relu", "max(x, 0)", None),
-            EpilogueOp("silu", "x * sigmoid(x)", None),
-            EpilogueOp("gelu", "x * Phi(x)", None),
+            EpilogueOp("bias", "add one value per column of D"),
+            EpilogueOp("relu", "max(x, 0)"),
+            EpilogueOp("silu", "x * sigmoid(x)"),
+            EpilogueOp("gelu", "x * Phi(x)"),
         )
     }
 )

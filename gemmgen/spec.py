@@ -32,8 +32,7 @@ from gemmgen.errors import SpecError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.scaling import GRANULARITY_GRAMMAR, parse_granularity
 from gemmgen.spec_problems import merged_problems, problems_error, run_checks
-
-LARGEST_EXTENT = 2**31 - 1  # TMA coordinates are 32-bit and signed
+from gemmgen.target import LARGEST_EXTENT
 
 if TYPE_CHECKING:
     DTypeName: TypeAlias = str

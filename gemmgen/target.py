@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+COMPUTE_CAPABILITY = (9, 0)  # of every Hopper GPU; sm_90a code runs on no other
+LARGEST_EXTENT = 2**31 - 1  # coordinates of a TMA copy are signed 32-bit integers (PTX ISA)
+
 
 @dataclass(frozen=True)
 class Target:

@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "runtime": {"errors", "plan", "artifact", *AXES},
     "numerics": {"errors", *AXES},
     "tables": {"plan"},
-    "doctor": {"errors", "version", "toolchain", "cache", "runtime"},
+    "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
     "inspection": {"errors", "toolchain", "sass_patch"},
     "inspection_tables": {"sass_patch", "inspection"},
     "cubin_file": {"errors", "artifact"},

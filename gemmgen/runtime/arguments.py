@@ -16,8 +16,7 @@ from gemmgen.dtypes import DTYPES
 from gemmgen.errors import LaunchError, TensorError
 from gemmgen.plan import Extent, KernelPlan, TensorArgument
 from gemmgen.runtime.layout import LAYOUTS, Layout, TensorView, byte_range
-
-LARGEST_EXTENT = 2**31 - 1  # coordinates of a TMA copy are signed 32-bit integers (PTX ISA)
+from gemmgen.target import LARGEST_EXTENT
 
 
 @dataclass(frozen=True)

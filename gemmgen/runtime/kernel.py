@@ -12,8 +12,8 @@ from gemmgen.runtime import driver
 from gemmgen.runtime.arguments import Arguments, common_device
 from gemmgen.runtime.call import Call, count_ctas, prepare_call
 from gemmgen.runtime.layout import TensorView
+from gemmgen.target import COMPUTE_CAPABILITY
 
-COMPUTE_CAPABILITY = (9, 0)
 REMEMBERED_CALLS = 1024  # combinations of tensors whose parameters are kept, about 2 KB each
 
 
