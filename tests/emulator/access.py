@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Fault
-from .lanes import lanes_from_matrix, matrix_from_lanes
+from .lanes import REDUCTIONS, lanes_from_matrix, matrix_from_lanes
 from .memory import GRANULE, PARAMETER_BASE, SHARED_WINDOW, Memory, SharedMemory
 from .warp import Warp
 
@@ -142,16 +142,9 @@ def _combined(operation: str, old: Any, operands: list[Any]) -> Any:
         return new if old == 0 or old > new else old - 1
     if operation == "cas":
         return operands[1] if old == new else old
-    functions: dict[str, Any] = {
-        "add": np.add,
-        "min": np.minimum,
-        "max": np.maximum,
-        "and": np.bitwise_and,
-        "or": np.bitwise_or,
-        "xor": np.bitwise_xor,
-        "exch": lambda _, other: other,
-    }
-    return functions[operation](old, new)
+    if operation == "exch":
+        return new
+    return REDUCTIONS[operation](old, new)
 
 
 def stmatrix(warp: Warp, address: Array, registers: list[Array], transposed: bool) -> None:

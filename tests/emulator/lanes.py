@@ -19,6 +19,14 @@ Mask = NDArray[np.bool_]
 
 LANES = np.arange(32)
 ALL: Mask = np.ones(32, np.bool_)
+REDUCTIONS: dict[str, np.ufunc] = {  # of `redux`, `atom` and `red`
+    "add": np.add,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}
 
 
 def members(mask: int | np.integer[Any]) -> Mask:
@@ -81,15 +89,7 @@ def match_any(value: Array, active: Mask | None) -> Array:
 
 def redux(operation: str, value: Array, active: Mask | None) -> Array:
     mine = value if active is None else value[active]
-    function = {
-        "add": np.add,
-        "min": np.minimum,
-        "max": np.maximum,
-        "and": np.bitwise_and,
-        "or": np.bitwise_or,
-        "xor": np.bitwise_xor,
-    }[operation]
-    return np.full(32, function.reduce(mine, dtype=value.dtype), value.dtype)
+    return np.full(32, REDUCTIONS[operation].reduce(mine, dtype=value.dtype), value.dtype)
 
 
 def matrix_from_lanes(registers: list[Array], transposed: bool) -> Array:
