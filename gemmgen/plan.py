@@ -138,6 +138,15 @@ class Operand:
     l2_hint: str  # evict_normal | evict_first | evict_last
     reason: str
 
+    @property
+    def hinted(self) -> bool:
+        """Whether loads carry a policy.
+
+        One of normal priority would not be free: requests of several CTAs for the same lines are
+        then no longer merged on their way to L2 (docs/kernel-notes.md).
+        """
+        return self.l2_hint != "evict_normal"
+
 
 @dataclass(frozen=True)
 class Promotion:

@@ -8,8 +8,9 @@ from gemmgen.errors import SpecError
 from gemmgen.plan import Cluster, Operand, Pipeline, Problem, Scheduler, Tile, Warps
 from gemmgen.spec import GemmSpec
 
-# C++20 keywords that a name of letters, digits and `_` can hit.
-CPP_KEYWORDS = frozenset(
+# C++20 keywords, and functions that NVRTC declares itself, that a name of letters, digits and `_`
+# can hit.
+RESERVED = frozenset(
     re.findall(
         r"\w+",
         "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t "
@@ -19,7 +20,8 @@ CPP_KEYWORDS = frozenset(
         "namespace new noexcept not not_eq nullptr operator or or_eq private protected public "
         "register reinterpret_cast requires return short signed sizeof static static_assert "
         "static_cast struct switch template this thread_local throw true try typedef typeid "
-        "typename union unsigned using virtual void volatile wchar_t while xor xor_eq ",
+        "typename union unsigned using virtual void volatile wchar_t while xor xor_eq "
+        "main printf vprintf malloc free memcpy memset abort assert clock clock64 trap ",
     )
 )
 
@@ -49,7 +51,7 @@ def kernel_name(
     hints = "".join(
         f"_{operand.name}{operand.l2_hint.removeprefix('evict_')}"
         for operand in (operand_a, operand_b)
-        if operand.l2_hint != "evict_normal"
+        if operand.hinted
     )
     return (
         f"gemm_{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{problem.d}{sizes}"
@@ -71,7 +73,7 @@ def _identifier(name: str) -> str:
     identifier = name.replace("-", "_")
     if identifier[0].isdigit():
         identifier = f"gemm_{identifier}"
-    if identifier in CPP_KEYWORDS or identifier.startswith("__"):
+    if identifier in RESERVED or identifier.startswith("__"):
         raise SpecError(
             "the kernel cannot have this name",
             where="name",

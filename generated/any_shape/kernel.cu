@@ -75,12 +75,12 @@ DEVICE void barrier_wait(uint32_t barrier, uint32_t phase) {
 struct alignas(64) TensorMap {
   uint64_t opaque[16];
 };
-DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x, uint32_t y,
-                     uint64_t policy) {
+DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x,
+                     uint32_t y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".L2::cache_hint [%0], [%1, { %2, %3 }], [%4], %5;" ::"r"(smem),
-      "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(policy) : "memory");
+      " [%0], [%1, { %2, %3 }], [%4];" ::"r"(smem),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 DEVICE void tma_store(const TensorMap& map, uint32_t smem, uint32_t x, uint32_t y) {
   asm volatile(
@@ -212,18 +212,15 @@ struct TileScheduler {
 // ---- Producer: one thread keeps the ring full -----------------------------------------------
 DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const TensorMap& map_a,
                        const TensorMap& map_b, const TensorMap& map_scale_a) {
-  uint64_t policy_a, policy_b;  // L2 eviction priorities
-  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_a));
-  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
   while (tile.next()) {
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
       barrier_expect(full, kStageBytes);
-      tma_load(ring.a(), map_a, full, k, tile.m, policy_a);
-      tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
-      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile, policy_a);
+      tma_load(ring.b(), map_b, full, k, tile.n);
+      tma_load(ring.a(), map_a, full, k, tile.m);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile);
     }
   }
 }

@@ -75,6 +75,14 @@ DEVICE void barrier_wait(uint32_t barrier, uint32_t phase) {
 struct alignas(64) TensorMap {
   uint64_t opaque[16];
 };
+DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x,
+                     uint32_t y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, { %2, %3 }], [%4];" ::"r"(smem),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier) : "memory");
+}
+// With an L2 eviction priority.
 DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x, uint32_t y,
                      uint64_t policy) {
   asm volatile(
@@ -209,8 +217,7 @@ struct TileScheduler {
 // ---- Producer: one thread keeps the ring full -----------------------------------------------
 DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const TensorMap& map_a,
                        const TensorMap& map_b, const TensorMap& map_scale_a) {
-  uint64_t policy_a, policy_b;  // L2 eviction priorities
-  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_a));
+  uint64_t policy_b;  // L2 eviction priority
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
   while (tile.next()) {
@@ -218,9 +225,9 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
       barrier_expect(full, kStageBytes);
-      tma_load(ring.a(), map_a, full, k, tile.m, policy_a);
       tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
-      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile, policy_a);
+      tma_load(ring.a(), map_a, full, k, tile.m);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile);
     }
   }
 }

@@ -83,20 +83,20 @@ DEVICE void barrier_wait(uint32_t barrier, uint32_t phase) {
 struct alignas(64) TensorMap {
   uint64_t opaque[16];
 };
-DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x, uint32_t y,
-                     uint64_t policy) {
+DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x,
+                     uint32_t y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".L2::cache_hint [%0], [%1, { %2, %3 }], [%4], %5;" ::"r"(smem),
-      "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(policy) : "memory");
+      " [%0], [%1, { %2, %3 }], [%4];" ::"r"(smem),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
-// Writes to, and completes on, the same offsets in every CTA whose bit is set.
+// A multicast writes to, and completes on, the same offsets in every CTA whose bit is set.
 DEVICE void tma_multicast(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x,
-                          uint32_t y, uint16_t ctas, uint64_t policy) {
+                          uint32_t y, uint16_t ctas) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster.L2::cache_hint [%0], [%1, { %2, %3 }], [%4], %5, %6;" ::"r"(smem),
-      "l"(&map), "r"(x), "r"(y), "r"(barrier), "h"(ctas), "l"(policy) : "memory");
+      ".multicast::cluster [%0], [%1, { %2, %3 }], [%4], %5;" ::"r"(smem),
+      "l"(&map), "r"(x), "r"(y), "r"(barrier), "h"(ctas) : "memory");
 }
 DEVICE void tma_store(const TensorMap& map, uint32_t smem, uint32_t x, uint32_t y) {
   asm volatile(
@@ -235,9 +235,6 @@ struct TileScheduler {
 // ---- Producer: one thread keeps the ring full -----------------------------------------------
 DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const TensorMap& map_a,
                        const TensorMap& map_b, const TensorMap& map_scale_a) {
-  uint64_t policy_a, policy_b;  // L2 eviction priorities
-  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_a));
-  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_b));
   // The CTAs that read the same rows of B: they differ in rank_m.
   const uint16_t ctas_b = ((1 << kClusterM) - 1) << (tile.rank_n * kClusterM);
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
@@ -248,9 +245,9 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
       barrier_expect(full, kStageBytes);
-      tma_load(ring.a(), map_a, full, k, tile.m, policy_a);
-      if (tile.rank_m == 0) tma_multicast(ring.b(), map_b, full, k, tile.n, ctas_b, policy_b);
-      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile, policy_a);
+      if (tile.rank_m == 0) tma_multicast(ring.b(), map_b, full, k, tile.n, ctas_b);
+      tma_load(ring.a(), map_a, full, k, tile.m);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile);
     }
   }
 }
