@@ -69,12 +69,20 @@ class Candidate:
 
 
 def candidates(
-    names: Sequence[str], inputs: Inputs, specs: Mapping[str, GemmSpec], kernels: Path | None
+    names: Sequence[str],
+    inputs: Inputs,
+    specs: Mapping[str, GemmSpec],
+    kernels: Mapping[str, Path | None],
 ) -> Iterator[Candidate]:
-    """Those of `names` that are here and take the shape; `specs` are ours, by label."""
+    """Those of `names` that are here and take the shape.
+
+    `specs` are ours, by label; so are the folders that hold their kernels, None to build them.
+    """
     ways: list[tuple[str, Callable[[], Candidate]]] = [
-        (f"gemmgen {label}", partial(gemmgen_candidate, inputs, label, spec, kernels))
-        for label, spec in specs.items()
+        (f"gemmgen {label}", partial(gemmgen_candidate, inputs, label, spec, folder))
+        for version, folder in kernels.items()
+        for keys, spec in specs.items()
+        for label in [", ".join(filter(None, (version, keys)))]
         if "gemmgen" in names
     ]
     ways += [(name, partial(PEERS[name], inputs)) for name in names if name in PEERS]
@@ -92,11 +100,9 @@ def candidates(
 # --- Ours ---------------------------------------------------------------------------------------
 
 
-def gemmgen_candidate(
-    inputs: Inputs, label: str, spec: GemmSpec, kernels: Path | None
-) -> Candidate:
+def gemmgen_candidate(inputs: Inputs, label: str, spec: GemmSpec, folder: Path | None) -> Candidate:
     """Launched once into poison before it is timed: nothing beside the output may change."""
-    found = built(spec, kernels)
+    found = built(spec, folder)
     kernel = gemmgen.load_kernel(found)
     m, n, _ = inputs.shape
     rows, columns = m + 2 * POISON_ROWS, n + 2 * POISON_COLUMNS

@@ -86,7 +86,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--budget-seconds", type=float, default=540, help="begin no shape later")
     parser.add_argument("--shape-seconds", type=float, default=60, help="a longer one hangs")
     parser.add_argument("--build", metavar="FOLDER", help="only build the kernels; needs no GPU")
-    parser.add_argument("--kernels", metavar="FOLDER", help="kernels that --build made elsewhere")
+    parser.add_argument(
+        "--kernels",
+        action="append",
+        default=[],
+        metavar="[LABEL=]FOLDER",
+        help="kernels that --build made elsewhere; repeatable, to compare versions of gemmgen",
+    )
     parser.add_argument("--out", help="default: benchmarks/results/dense-<device>.jsonl")
     return parser.parse_args(arguments)
 
@@ -103,7 +109,7 @@ def worker_options(asked: argparse.Namespace, variants: Mapping[str, Any]) -> di
         "rounds": asked.rounds,
         "deadline": time.time() + asked.budget_seconds,
         "shape_seconds": asked.shape_seconds,
-        "kernels": asked.kernels,
+        "kernels": dict(map(labelled, asked.kernels)),
     }
 
 
@@ -117,6 +123,12 @@ def selected(text: str) -> Iterator[Shape]:
         else:
             m, n, k = map(int, part.split("x"))
             yield m, n, k
+
+
+def labelled(text: str) -> tuple[str, str]:
+    """`before=folder` as label and folder; a folder alone has the empty label."""
+    label, _, folder = text.rpartition("=")
+    return label, folder
 
 
 def parse_variant(text: str) -> dict[str, Any]:

@@ -34,16 +34,10 @@ def build_all(specs: Sequence[GemmSpec], out: str | None = None) -> None:
 
 
 def built(spec: GemmSpec, folder: Path | None) -> gemmgen.Artifact:
-    """The kernel of a spec: from `folder` when it lies there, else from the cache or compiled."""
-    plan = gemmgen.lower(spec)
-    if folder is not None and (folder / plan.name).is_dir():
-        found = artifact.read(folder / plan.name)
-        # The name spells the structure; two M that were expected can share a kernel.
-        if _host_side(found.plan) == _host_side(plan):
-            return found
-        print(f"  {folder / plan.name} holds another kernel; built anew", flush=True)
+    """The kernel of a spec: from `folder`, where another version may have built it, or compiled.
+
+    Raises ArtifactError when the folder does not hold it.
+    """
+    if folder is not None:
+        return artifact.read(folder / gemmgen.lower(spec).name)
     return gemmgen.build_kernel(spec)
-
-
-def _host_side(plan: gemmgen.KernelPlan) -> tuple[Any, ...]:
-    return plan.name, plan.params, plan.launch, plan.sass

@@ -42,7 +42,7 @@ class Options:
     rounds: int
     deadline: float  # of time.time(): no shape is begun after it
     shape_seconds: float
-    kernels: str | None
+    kernels: Mapping[str, str]  # folders of our kernels, by label; none: compile them
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def specs_by_shape(options: Options) -> dict[Shape, dict[str, GemmSpec]]:
         }
         for m, n, k in options.shapes
     }
-    if "gemmgen" in options.names and options.kernels is None:
+    if "gemmgen" in options.names and not options.kernels:
         build_all([spec for by_label in specs.values() for spec in by_label.values()])
     return specs
 
@@ -107,7 +107,7 @@ def measure_shape(
 ) -> Iterator[dict[str, Any]]:
     """Lines of one shape: every candidate in every state of L2."""
     inputs = Inputs.random(*shape)
-    kernels = None if options.kernels is None else Path(options.kernels)
+    kernels = {label: Path(folder) for label, folder in options.kernels.items()} or {"": None}
     contenders = list(candidates(options.names, inputs, specs, kernels))
     checks = check(inputs, contenders)
     uuid = f"GPU-{torch.cuda.get_device_properties('cuda').uuid}"
