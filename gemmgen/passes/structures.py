@@ -42,8 +42,8 @@ class Structure:
 TILES = (
     Structure(192, 128, 3, 1, unroll=4, early_wait=True, overhead_k=85),
     Structure(128, 256, 2, 1, unroll=4, early_wait=False),
-    Structure(128, 192, 2, 1, unroll=2, early_wait=True, rate=0.98),
-    Structure(128, 176, 2, 1, unroll=2, early_wait=True, rate=0.97),
+    Structure(128, 192, 2, 1, unroll=2, early_wait=False, rate=0.98),
+    Structure(128, 176, 2, 1, unroll=2, early_wait=False, rate=0.97),
     Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.90),
     Structure(128, 96, 2, 1, unroll=4, early_wait=True, rate=0.80),
     Structure(256, 64, 4, 1, unroll=4, early_wait=True, rate=0.62),
@@ -65,7 +65,7 @@ MIDDLE_TILES = (
     Structure(128, 64, 2, 1, unroll=4, early_wait=True),
     Structure(128, 96, 2, 1, unroll=4, early_wait=True),
     Structure(128, 128, 2, 1, unroll=4, early_wait=True),
-    Structure(128, 192, 2, 1, unroll=2, early_wait=True),
+    Structure(128, 192, 2, 1, unroll=2, early_wait=False),
 )
 SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring when M <= 64
 SHORT_K_STAGES = 6

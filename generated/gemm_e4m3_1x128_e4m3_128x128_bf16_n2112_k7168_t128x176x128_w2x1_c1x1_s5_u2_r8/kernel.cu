@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_ew_r8
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_r8
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -297,10 +297,10 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
   ScalesB scales_b;  // one K tile ahead
   Scales scales;
   load_scales_b(scales_b, scale_b, problem, n, 0);
-  barrier_wait(ring.full(), ring.phase);
-  load_scales_a(scales_a, ring.scale_a() + scale_offset);
 #pragma unroll 2
   for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile) {
+    barrier_wait(ring.full(), ring.phase);
+    load_scales_a(scales_a, ring.scale_a() + scale_offset);
     const uint32_t a = first_a + ring.stage * (kBytesA / 16);
     const uint32_t b = first_b + ring.stage * (kBytesB / 16);
 #pragma unroll
@@ -322,11 +322,6 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
       if (wave == kWavesM * kWavesN - 1) {
         if (lane == 0) barrier_arrive(ring.empty());
         ring.advance();
-        // Before promotion, so that the wgmma of the next K tile can follow it at once.
-        if (k_tile + 1 < k_tiles) {
-          barrier_wait(ring.full(), ring.phase);
-          load_scales_a(scales_a, ring.scale_a() + scale_offset);
-        }
       }
       promote<kFirstBlock>(totals, accumulators, scales, wave_m, wave_n);
     }
@@ -377,7 +372,7 @@ DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t bu
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_ew_r8(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_r8(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
