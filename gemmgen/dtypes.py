@@ -23,6 +23,9 @@ class DType:
         return self.bits // 8
 
 
+# Of the tensors that tell a kernel its groups; no operand has it.
+INDEX = DType("i32", "s32", 32, "int32", "INT32", 2147483647.0, 0)
+
 DTYPES = MappingProxyType(
     {
         row.name: row

@@ -10,23 +10,69 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True)
+class Index:
+    """The int32 tensor in device memory that tells a kernel its groups."""
+
+    name: str
+    extent: str  # of its one axis: m, a row each, or g, a group each
+
+
+@dataclass(frozen=True)
 class Grouping:
     """One way to put several GEMMs into one launch."""
 
     name: str
     meaning: str
-    scheduler: str | None  # template of `struct TileScheduler`; None: not built yet
+    scheduler: str | None = None  # template of `struct TileScheduler`; None: not built yet
+    grouped: frozenset[str] = frozenset()  # arguments with a leading axis of groups
+    index: Index | None = None
+    # Tiles can hold rows that are not of their group: such rows are left out when D is written.
+    clipped: bool = False
 
+    def row_tiles(self, tiles: int, groups: int) -> int:
+        """Most tiles along M in all groups, from the `tiles` that cover m rows."""
+        if "d" in self.grouped:
+            return tiles * groups
+        by_group = self.index is not None and self.index.extent == "g"
+        return tiles + groups - 1 if by_group and tiles else tiles
+
+
+_OPERANDS = frozenset({"a", "scale_a", "b", "scale_b", "d"})
+_WEIGHTS = frozenset({"b", "scale_b"})
 
 GROUPINGS = MappingProxyType(
     {
         row.name: row
         for row in (
             Grouping("dense", "one problem", "scheduler/dense.cuh.jinja"),
-            Grouping("contiguous", "M is the concatenation of the groups' rows", None),
-            Grouping("masked", "A is [G, Mmax, K]; the first rows of each group count", None),
-            Grouping("k_grouped", "D[g] sums over the g-th slice of K", None),
-            Grouping("batched", "strided batches of one shape", None),
+            Grouping(
+                "contiguous",
+                "group_ids [M] names the group of each row of A, one in 128 rows; -1: none",
+                "scheduler/contiguous.cuh.jinja",
+                _WEIGHTS,
+                Index("group_ids", "m"),
+                clipped=True,
+            ),
+            Grouping(
+                "contiguous_ends",
+                "the rows of A lie group by group; group_ends [G] holds where each ends",
+                "scheduler/sized.cuh.jinja",
+                _WEIGHTS,
+                Index("group_ends", "g"),
+                clipped=True,
+            ),
+            Grouping(
+                "masked",
+                "A is [G, M, K]; the first rows_per_group[g] rows of a group count",
+                "scheduler/sized.cuh.jinja",
+                _OPERANDS,
+                Index("rows_per_group", "g"),
+                clipped=True,
+            ),
+            Grouping("k_grouped", "D[g] sums over the g-th slice of K"),
+            Grouping(
+                "batched", "G problems of one shape", "scheduler/batched.cuh.jinja", _OPERANDS
+            ),
         )
     }
 )

@@ -170,6 +170,48 @@ def reference(
     return a @ b.mT
 
 
+def grouped_reference(
+    grouping: str,
+    a8: torch.Tensor,
+    scale_a: torch.Tensor,
+    b8: torch.Tensor,
+    scale_b: torch.Tensor,
+    index: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """D of every group, in float64; NaN in rows that the groups leave out.
+
+    b8 is [G, N, K], and so are the scales. `contiguous`: a8 [M, K], `index` the group of each row;
+    `contiguous_ends`: the row after the last of each group; `masked`: a8 [G, M, K], `index` the
+    rows of each group; `batched`: a8 [G, M, K]. Rows that an index names but A lacks do not count.
+    Raises SpecError for another grouping.
+    """
+    groups, n, _ = b8.shape
+    rows = a8.shape[-2]
+    d = torch.full((*a8.shape[:-1], n), torch.nan, dtype=torch.float64, device=a8.device)
+    numbers = None if index is None else index.cpu()
+    start = 0
+    for g in range(groups):
+        if grouping == "contiguous" and numbers is not None:
+            mine: slice | torch.Tensor = (numbers == g).nonzero().flatten().to(a8.device)
+        elif grouping == "contiguous_ends" and numbers is not None:
+            end = max(start, min(int(numbers[g]), rows))
+            mine, start = slice(start, end), end
+        elif grouping == "masked" and numbers is not None:
+            mine = slice(0, max(0, min(int(numbers[g]), rows)))
+        elif grouping == "batched":
+            mine = slice(0, rows)
+        else:
+            expected = "contiguous, contiguous_ends or masked with an index, or batched"
+            raise SpecError(
+                "not a grouping", where="grouping", expected=expected, got=grouping
+            ) from None
+        a, scale, out = (a8, scale_a, d) if a8.ndim == 2 else (a8[g], scale_a[g], d[g])
+        # torch indexes FP8 tensors as bytes only.
+        elements = a.view(torch.uint8)[mine].view(a.dtype)
+        out[mine] = reference(elements, scale[mine], b8[g], scale_b[g])
+    return d
+
+
 def gemm_two_level(
     a8: torch.Tensor,
     scale_a: torch.Tensor,

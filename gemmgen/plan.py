@@ -25,7 +25,8 @@ class Problem:
     m: int | None
     n: int | None
     k: int | None
-    expected_m: int  # the M that the planner had in mind
+    groups: int  # problems in one launch
+    expected_m: int  # the M, of one group, that the planner had in mind
     a: str  # dtype names
     b: str
     d: str
@@ -239,7 +240,7 @@ class Scheduler:
 class Extent:
     """One extent of a tensor: ceil(dimension / block)."""
 
-    dimension: str  # m | n | k
+    dimension: str  # m | n | k | g, the groups
     block: int = 1
 
     def __str__(self) -> str:
@@ -253,9 +254,9 @@ class TensorArgument:
     name: str
     dtype: str
     shape: tuple[Extent, ...]
-    # row_major: last axis contiguous, a row pitch that is a multiple of 16 bytes
-    # m_major:   first axis contiguous, second axis at a stride of align(m, 4) elements
-    # contiguous: as torch.Tensor.is_contiguous
+    # row_major: last axis contiguous, pitches of rows and groups that are multiples of 16 bytes
+    # m_major:   axis m contiguous, K blocks at a stride of align(m, 4) elements
+    # contiguous: as torch.Tensor.is_contiguous; packed: that, from a multiple of 16 bytes on
     layout: str
     written: bool  # the kernel's output
 
@@ -271,6 +272,7 @@ class KernelParam:
     box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
     swizzle: Swizzle = Swizzle.NONE  # tensor_map
     l2_promotion: int = 0  # tensor_map: bytes, 0 for none
+    written: bool = False  # pointer
 
 
 @dataclass(frozen=True)

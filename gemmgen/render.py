@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gemmgen.errors import SpecError
-from gemmgen.grouping import GROUPINGS
+from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.plan import KernelParam, KernelPlan
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
     import jinja2
 
-CUDA_TYPES = {"u32": "uint32_t", "f32": "float"}
+CUDA_TYPES = {"u32": "uint32_t", "i32": "int", "f32": "float", "bf16": "uint16_t"}
 
 
 def render(plan: KernelPlan) -> str:
@@ -22,12 +23,10 @@ def render(plan: KernelPlan) -> str:
 
     Raises SpecError when the name is one that the kernel's own text uses.
     """
-    text = (
-        _environment()
-        .get_template("kernel.cu.jinja")
-        .render(
-            plan=plan, scheduler=GROUPINGS[plan.scheduler.grouping].scheduler, version=__version__
-        )
+    grouping = GROUPINGS[plan.scheduler.grouping]
+    template = _environment().get_template("kernel.cu.jinja")
+    text = template.render(
+        plan=plan, grouping=grouping, loads=_tma_loads(plan, grouping), version=__version__
     )
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
@@ -75,6 +74,51 @@ def _spell(value: object) -> object:
     )
 
 
+@dataclass(frozen=True)
+class TmaLoad:
+    """The spelling of one form of `cp.async.bulk.tensor` into shared memory."""
+
+    function: str
+    rank: int  # of the tensor map
+    parameters: str  # after smem, map and barrier
+    modifiers: str
+    coordinates: str
+    operands: str
+    inputs: str  # after smem and the map
+
+    @property
+    def indent(self) -> str:
+        return " " * len(f"DEVICE void {self.function}(")
+
+
+def _tma_loads(plan: KernelPlan, grouping: Grouping) -> list[TmaLoad]:
+    """The forms that the producer of a kernel uses, each once."""
+    ranks = {name: 3 if name in grouping.grouped else 2 for name in ("a", "b")}
+    cluster = plan.cluster
+    forms = (
+        (ranks["b"], cluster.multicast_b, plan.operand_b.hinted),
+        (ranks["a"], cluster.multicast_a, plan.operand_a.hinted),
+        (ranks["a"], False, False),  # the scales of A
+    )
+    return [_tma_load(*form) for form in dict.fromkeys(forms)]
+
+
+def _tma_load(rank: int, multicast: bool, hinted: bool) -> TmaLoad:
+    extra = [("uint16_t", "h", "ctas")] * multicast + [("uint64_t", "l", "policy")] * hinted
+    values = [("uint32_t", "r", axis) for axis in "xyz"[:rank]]
+    inputs = [*values, ("uint32_t", "r", "barrier"), *extra]
+    operands = [f"[%{rank + 2}]", *(f"%{rank + 3 + i}" for i in range(len(extra)))]
+    return TmaLoad(
+        function="tma_multicast" if multicast else "tma_load",
+        rank=rank,
+        parameters=", ".join(f"{kind} {name}" for kind, _, name in (*values, *extra)),
+        modifiers=".multicast::cluster" * multicast + ".L2::cache_hint" * hinted,
+        coordinates=", ".join(f"%{2 + i}" for i in range(rank)),
+        operands=", ".join(operands),
+        inputs=", ".join(f'"{constraint}"({name})' for _, constraint, name in inputs),
+    )
+
+
 def _camel(name: str) -> str:
     """scale_a -> ScaleA."""
     return "".join(part.capitalize() for part in name.split("_"))
@@ -105,5 +149,6 @@ def _cuda_param(param: KernelParam) -> str:
     if param.kind == "tensor_map":
         return f"const __grid_constant__ TensorMap {param.name}"
     if param.kind == "pointer":
-        return f"const {CUDA_TYPES[param.dtype]}* __restrict__ {param.name}"
+        access = "{}*" if param.written else "const {}* __restrict__"
+        return f"{access.format(CUDA_TYPES[param.dtype])} {param.name}"
     return f"{CUDA_TYPES[param.dtype]} {param.name}"

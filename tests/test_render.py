@@ -20,7 +20,7 @@ from gemmgen.spec_file import load_specs
 ROOT = Path(__file__).parent.parent
 GENERATED = ROOT / "generated"
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
-LINES = 445  # what a person reads in one sitting; most of it is the same in every kernel
+LINES = 500  # what a person reads in one sitting; most of it is the same in every kernel
 
 
 def plans(path: Path) -> list[KernelPlan]:

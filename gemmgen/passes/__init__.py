@@ -7,6 +7,7 @@ one frozen part of the plan. There is no pass manager and no half-filled plan.
 from __future__ import annotations
 
 from gemmgen.errors import SpecError
+from gemmgen.grouping import GROUPINGS
 from gemmgen.passes.instruction import choose_instruction
 from gemmgen.passes.launch import choose_launch
 from gemmgen.passes.naming import kernel_name
@@ -75,7 +76,10 @@ def _lower_structure(
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
-    arguments, params = derive_signature(problem, tile, operand_a, operand_b, promotion, store)
+    grouping = GROUPINGS[scheduler.grouping]
+    arguments, params = derive_signature(
+        problem, grouping, tile, operand_a, operand_b, promotion, store
+    )
     launch = choose_launch(warps, cluster, smem)
     name = kernel_name(
         spec, problem, tile, cluster, warps, pipeline, scheduler, operand_a, operand_b

@@ -10,6 +10,8 @@ from gemmgen.plan import Problem
 from gemmgen.spec import GemmSpec
 
 EXPECTED_M = 4096  # the M that is assumed when nobody says: prefill, or a large batch
+EXPECTED_ROWS = 32768  # and the rows of all groups together: 4096 tokens, eight experts each
+LEAST_EXPECTED_M = 64  # of a group
 
 # What the promotion template does today: the scales of DeepSeek's FP8 training recipe
 # (arXiv 2412.19437, section 3.3): a row of A and a 128-block of K, a 128x128 block of B.
@@ -32,6 +34,7 @@ def admit(spec: GemmSpec) -> Problem:
         m=m,
         n=n,
         k=k,
+        groups=spec.groups,
         expected_m=expected_m,
         a=spec.a.dtype,
         b=spec.b.dtype,
@@ -45,6 +48,9 @@ def admit(spec: GemmSpec) -> Problem:
 def _expected_m(spec: GemmSpec, m: int | None) -> tuple[int, str]:
     if m is not None:
         return max(m, 1), "M is compiled in"
+    if spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
+        rows = min(max(EXPECTED_ROWS // spec.groups, LEAST_EXPECTED_M), EXPECTED_M)
+        return rows, f"nothing said: planned for {rows} rows a group; any number is right"
     if spec.batch_invariant:
         return EXPECTED_M, f"batch_invariant: planned for M = {EXPECTED_M} whatever is expected"
     if spec.expected_m != "auto":
@@ -65,7 +71,8 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
         if got != built:
             yield f"{key}: {got}; built: {built}"
     if GROUPINGS[spec.grouping].scheduler is None:
-        yield f"grouping: {spec.grouping}; built: dense"
+        built = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
+        yield f"grouping: {spec.grouping}; built: {built}"
     if spec.schedule not in ("auto", "cooperative"):
         yield f"schedule: {spec.schedule}; built: cooperative"
     if spec.warpgroups != "auto" and spec.warpgroups.k != 1:

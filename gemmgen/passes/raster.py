@@ -11,13 +11,16 @@ from gemmgen.spec import GemmSpec
 # between them the width of a band made no difference (docs/kernel-notes.md).
 SHORT_K, LONG_K = 2048, 16384
 WIDEST_BAND = 32
+GROUP_ROWS = 128  # that are of one group, with `grouping: contiguous`
 
 
 def choose_raster(spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster) -> Scheduler:
     """Bands along M: the CTAs that run at the same time share rows of A and of B in L2.
 
-    Raises SpecError for a band that clusters do not fill.
+    Raises SpecError for a band that clusters do not fill, and for tiles that two groups share.
     """
+    if spec.grouping == "contiguous":
+        _within_one_group(tile, cluster)
     band, reason = _band(spec, problem, tile)
     if spec.raster != "auto" and band % cluster.m:
         raise SpecError(
@@ -28,6 +31,18 @@ def choose_raster(spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster
             fix=f"for example raster: {-(-band // cluster.m) * cluster.m}",
         )
     return Scheduler(spec.grouping, max(band // cluster.m, 1), reason)
+
+
+def _within_one_group(tile: Tile, cluster: Cluster) -> None:
+    """All CTAs of a cluster, and all rows of a tile, read the B of one group."""
+    if GROUP_ROWS % tile.m or cluster.m > 1:
+        raise SpecError(
+            "a tile, or a cluster, could hold rows of two groups",
+            where="grouping: contiguous",
+            expected=f"tiles of 64 or {GROUP_ROWS} rows, clusters along N",
+            got=f"tile {tile.m}x{tile.n}x{tile.k}, cluster {cluster.m}x{cluster.n}",
+            fix="grouping: contiguous_ends takes any",
+        )
 
 
 def _band(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[int, str]:

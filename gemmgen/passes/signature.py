@@ -5,6 +5,10 @@ The CUDA signature and the host's marshalling are both derived from the lists ma
 
 from __future__ import annotations
 
+from typing import Any
+
+from gemmgen.dtypes import INDEX
+from gemmgen.grouping import Grouping
 from gemmgen.passes.store_path import WARP_ROWS
 from gemmgen.plan import (
     Extent,
@@ -23,6 +27,7 @@ L2_PROMOTION = 256  # bytes that a missed line brings into L2
 
 def derive_signature(
     problem: Problem,
+    grouping: Grouping,
     tile: Tile,
     operand_a: Operand,
     operand_b: Operand,
@@ -33,36 +38,34 @@ def derive_signature(
     m, n, k = Extent("m"), Extent("n"), Extent("k")
     k_blocks = Extent("k", promotion.interval_k)
     n_blocks = Extent("n", promotion.scale_b_block_n)
+
+    def tensor(name: str, dtype: str, shape: tuple[Extent, ...], layout: str) -> TensorArgument:
+        groups = (Extent("g"),) if name in grouping.grouped else ()
+        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d")
+
+    def tensor_map(name: str, dtype: str, box: tuple[int, int], *rest: Any) -> KernelParam:
+        groups = (1,) if name in grouping.grouped else ()
+        return KernelParam(f"tensor_map_{name}", "tensor_map", name, dtype, (*box, *groups), *rest)
+
+    index = grouping.index
     arguments = (
-        TensorArgument("a", problem.a, (m, k), "row_major", written=False),
-        TensorArgument("scale_a", "f32", (m, k_blocks), "m_major", written=False),
-        TensorArgument("b", problem.b, (n, k), "row_major", written=False),
-        TensorArgument("scale_b", "f32", (n_blocks, k_blocks), "contiguous", written=False),
-        TensorArgument("d", problem.d, (m, n), "row_major", written=True),
+        tensor("a", problem.a, (m, k), "row_major"),
+        tensor("scale_a", "f32", (m, k_blocks), "m_major"),
+        tensor("b", problem.b, (n, k), "row_major"),
+        tensor("scale_b", "f32", (n_blocks, k_blocks), "contiguous"),
+        *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
+        # Clipped rows are written one by one, without a tensor map that knows pitches.
+        tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
     )
-
-    def operand(part: Operand, dtype: str) -> KernelParam:
-        box = (tile.k, part.rows)
-        return KernelParam(
-            f"tensor_map_{part.name}",
-            "tensor_map",
-            part.name,
-            dtype,
-            box,
-            part.swizzle,
-            L2_PROMOTION,
-        )
-
+    box_a, box_b = (tile.k, operand_a.rows), (tile.k, operand_b.rows)
     params = (
-        operand(operand_a, problem.a),
-        operand(operand_b, problem.b),
-        KernelParam(
-            "tensor_map_scale_a", "tensor_map", "scale_a", "f32", (tile.m, 1), Swizzle.NONE, 128
-        ),
-        KernelParam(
-            "tensor_map_d", "tensor_map", "d", problem.d, (store.columns, WARP_ROWS), store.swizzle
-        ),
+        tensor_map("a", problem.a, box_a, operand_a.swizzle, L2_PROMOTION),
+        tensor_map("b", problem.b, box_b, operand_b.swizzle, L2_PROMOTION),
+        tensor_map("scale_a", "f32", (tile.m, 1), Swizzle.NONE, 128),
+        tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
         KernelParam("scale_b", "pointer", "scale_b", "f32"),
+        *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
+        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
         *(
             KernelParam(dimension, "scalar", dimension)
             for dimension in ("m", "n", "k")

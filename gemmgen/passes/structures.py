@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.plan import Problem
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
@@ -76,7 +77,7 @@ def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> It
     if spec.tile != "auto":
         ranked = [_of_tile(spec.tile.m, spec.tile.n, spec.tile.k)]
     else:
-        ranked = _ranked(problem, target.sms)
+        ranked = _ranked(problem, GROUPINGS[spec.grouping], target.sms)
     for structure in ranked:
         yield _obeying(spec, structure)
 
@@ -108,15 +109,18 @@ def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
     return dataclasses.replace(structure, **fixed)  # type: ignore[arg-type]
 
 
-def _ranked(problem: Problem, sms: int) -> list[Structure]:
+def _ranked(problem: Problem, grouping: Grouping, sms: int) -> list[Structure]:
     n = problem.n or ASSUMED_N
     k = problem.k or ASSUMED_K
-    if problem.expected_m <= 64:
-        return _one_wave(NARROW_TILES, n, k, sms)
-    if problem.expected_m <= 128:
-        return _one_wave(MIDDLE_TILES, n, k, sms)
-    ranked = sorted(TILES, key=lambda s: predicted_cost(s, problem.expected_m, n, k, sms))
-    return [dataclasses.replace(s, reason=_waves(s, problem.expected_m, n, sms)) for s in ranked]
+    m, groups = problem.expected_m, problem.groups
+    # The scheduler's state does not fit beside the 160 registers of three warpgroups.
+    tiles = TILES if grouping.index is None else tuple(s for s in TILES if s.warpgroups_m <= 2)
+    if m <= 64:
+        return _one_wave(NARROW_TILES, n * groups, k, sms)
+    if m <= 128:
+        return _one_wave(MIDDLE_TILES, n * groups, k, sms)
+    ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
+    return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 
 
 def _one_wave(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
@@ -136,18 +140,18 @@ def _one_wave(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[St
     ]
 
 
-def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int) -> float:
+def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int, groups: int = 1) -> float:
     """Time to compute all tiles, in multiply-adds of the best structure's multiprocessor.
 
     A last wave that is not full costs less than a full one, but more than its share: busy
     multiprocessors run faster when fewer are busy (measured: 0.38 + 0.62 of the share).
     """
-    tiles = -(-m // s.tile_m) * -(-n // s.tile_n)
+    tiles = groups * -(-m // s.tile_m) * -(-n // s.tile_n)
     full, rest = divmod(tiles, sms)
     waves = full + (0.38 + 0.62 * rest / sms if rest and full else float(bool(rest)))
     return waves * s.tile_m * s.tile_n * (k + s.overhead_k) / s.rate
 
 
-def _waves(s: Structure, m: int, n: int, sms: int) -> str:
-    tiles = -(-m // s.tile_m) * -(-n // s.tile_n)
+def _waves(s: Structure, m: int, n: int, sms: int, groups: int) -> str:
+    tiles = groups * -(-m // s.tile_m) * -(-n // s.tile_n)
     return f"least predicted time: {tiles} tiles are {tiles / sms:.2f} waves of {sms} CTAs"

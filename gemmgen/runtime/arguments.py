@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import torch
 
-from gemmgen.dtypes import DTYPES
+from gemmgen.dtypes import DTYPES, INDEX
 from gemmgen.errors import LaunchError, TensorError
 from gemmgen.plan import Extent, KernelPlan, TensorArgument
 from gemmgen.runtime.layout import LAYOUTS, Layout, TensorView, byte_range
@@ -31,7 +31,7 @@ class Rule:
 
     @classmethod
     def of(cls, argument: TensorArgument) -> Rule:
-        dtype = getattr(torch, DTYPES[argument.dtype].torch)
+        dtype = getattr(torch, DTYPES.get(argument.dtype, INDEX).torch)
         layout = LAYOUTS[argument.layout]
         return cls(argument.name, dtype, argument.shape, layout, argument.written)
 
@@ -41,7 +41,8 @@ class Arguments:
 
     def __init__(self, plan: KernelPlan) -> None:
         self.rules = tuple(Rule.of(argument) for argument in plan.arguments)
-        sizes = {dimension: getattr(plan.problem, dimension) for dimension in ("m", "n", "k")}
+        problem = plan.problem
+        sizes = {"m": problem.m, "n": problem.n, "k": problem.k, "g": problem.groups}
         self._compiled = {axis: size for axis, size in sizes.items() if size is not None}
         self._sources = dict(self._first_exact_extents())
 
@@ -68,7 +69,7 @@ class Arguments:
         return tuple(views)
 
     def check(self, views: Sequence[TensorView]) -> dict[str, int]:
-        """The sizes m, n and k. Raises TensorError for a shape, a layout or an address."""
+        """The sizes m, n, k and g. Raises TensorError for a shape, a layout or an address."""
         for rule, view in zip(self.rules, views, strict=True):
             if len(view.shape) != len(rule.shape):
                 _refuse_rank(rule, view)
@@ -208,7 +209,8 @@ def _refuse_dtype(rule: Rule, tensor: torch.Tensor) -> NoReturn:
             got="torch.Tensor.is_neg() is true",
             fix=f"{rule.name} = {rule.name}.resolve_neg()",
         )
-    mend = None if rule.written else "gemmgen.numerics.quantize makes FP8 elements and FP32 scales"
+    quantized = rule.dtype.is_floating_point and not rule.written
+    mend = "gemmgen.numerics.quantize makes FP8 elements and FP32 scales" if quantized else None
     raise TensorError(
         f"{rule.name} has the wrong element type",
         where=rule.name,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmgen.errors import LaunchError
+from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import KernelPlan
 from gemmgen.runtime.arguments import Arguments
 from gemmgen.runtime.layout import LAYOUTS, TensorView
@@ -45,7 +46,7 @@ def param_values(
 ) -> list[TensorMapArgs | int]:
     """The kernel's parameters in signature order: tensor maps, addresses of tensors, sizes.
 
-    `sizes` are m, n and k; `views` are checked, in the order of `plan.arguments`.
+    `sizes` are m, n, k and g; `views` are checked, in the order of `plan.arguments`.
     """
     tensors = {
         argument.name: (LAYOUTS[argument.layout], view)
@@ -75,8 +76,12 @@ def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
 
 
 def count_clusters(plan: KernelPlan, m: int, n: int) -> int:
-    """Clusters that it takes to cover D, each with its own tiles."""
-    rows = -(-m // (plan.tile.m * plan.cluster.m))
+    """Most clusters that it takes to cover D of all groups, each with its own tiles.
+
+    Where the GPU alone knows the rows of the groups, clusters that find no tile return at once.
+    """
+    grouping = GROUPINGS[plan.scheduler.grouping]
+    rows = grouping.row_tiles(-(-m // (plan.tile.m * plan.cluster.m)), plan.problem.groups)
     columns = -(-n // (plan.tile.n * plan.cluster.n))
     return rows * columns
 

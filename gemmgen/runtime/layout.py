@@ -28,7 +28,7 @@ class Layout:
     """What a kernel relies on when it reads or writes a tensor."""
 
     holds: Callable[[TensorView, int], bool]  # of a view that is not empty, and an element's bytes
-    contiguous_axis: int  # the innermost axis of a tensor map
+    contiguous_axis: int  # the innermost axis of a tensor map, from the end
     alignment: int  # bytes, of the first element
     expected: str
     fix: str  # {name} is the argument
@@ -39,17 +39,26 @@ def round_up(size: int, multiple: int) -> int:
 
 
 def _is_row_major(view: TensorView, element_bytes: int) -> bool:
-    rows, columns = view.shape
-    pitch, step = view.strides
-    separate = pitch >= columns and pitch * element_bytes % TMA_ALIGNMENT == 0
-    return (columns == 1 or step == 1) and (rows == 1 or separate)
+    *groups, rows, columns = view.shape
+    *group_pitches, pitch, step = view.strides
+    aligned = pitch * element_bytes % TMA_ALIGNMENT == 0
+    in_rows = (columns == 1 or step == 1) and (rows == 1 or (pitch >= columns and aligned))
+    apart = rows * pitch if rows > 1 else columns
+    return in_rows and all(
+        count == 1 or (stride >= apart and stride * element_bytes % TMA_ALIGNMENT == 0)
+        for count, stride in zip(groups, group_pitches, strict=True)
+    )
 
 
 def _is_m_major(view: TensorView, element_bytes: int) -> bool:
-    m, blocks = view.shape
-    over_m, over_blocks = view.strides
+    *groups, m, blocks = view.shape
+    *group_pitches, over_m, over_blocks = view.strides
     pitch = round_up(m, TMA_ALIGNMENT // element_bytes)
-    return (m == 1 or over_m == 1) and (blocks == 1 or over_blocks == pitch)
+    in_blocks = (m == 1 or over_m == 1) and (blocks == 1 or over_blocks == pitch)
+    return in_blocks and all(
+        count == 1 or stride == pitch * blocks
+        for count, stride in zip(groups, group_pitches, strict=True)
+    )
 
 
 def _is_contiguous(view: TensorView, element_bytes: int) -> bool:
@@ -65,24 +74,31 @@ LAYOUTS = MappingProxyType(
     {
         "row_major": Layout(
             _is_row_major,
-            contiguous_axis=1,
+            contiguous_axis=-1,
             alignment=TMA_ALIGNMENT,
-            expected="stride 1 along the last axis; rows apart by their length or more, "
-            f"a multiple of {TMA_ALIGNMENT} bytes",
+            expected="stride 1 along the last axis; rows, and groups, apart by their length or "
+            f"more, a multiple of {TMA_ALIGNMENT} bytes",
             fix="{name} = {name}.contiguous(); "
             f"a slice of wider rows when a row is no multiple of {TMA_ALIGNMENT} bytes",
         ),
         "m_major": Layout(
             _is_m_major,
-            contiguous_axis=0,
+            contiguous_axis=-2,
             alignment=TMA_ALIGNMENT,
-            expected="stride 1 along m, align(m, 4) along the K blocks",
+            expected="stride 1 along m, align(m, 4) along the K blocks, groups without a gap",
             fix="{name} = gemmgen.numerics.to_m_major({name})",
         ),
         "contiguous": Layout(
             _is_contiguous,
-            contiguous_axis=1,
-            alignment=4,  # FP32 loads
+            contiguous_axis=-1,
+            alignment=4,  # FP32 and int32 loads
+            expected="a contiguous tensor",
+            fix="{name} = {name}.contiguous()",
+        ),
+        "packed": Layout(
+            _is_contiguous,
+            contiguous_axis=-1,
+            alignment=TMA_ALIGNMENT,
             expected="a contiguous tensor",
             fix="{name} = {name}.contiguous()",
         ),

@@ -33,18 +33,23 @@ class TensorMapArgs:
 
 def tensor_map_args(param: KernelParam, layout: Layout, view: TensorView) -> TensorMapArgs:
     """The tensor map of a matrix that is not empty and lies in memory as `layout` says."""
-    inner = layout.contiguous_axis
-    outer = 1 - inner
+    rank = len(view.shape)
+    inner = rank + layout.contiguous_axis
+    outer = next(axis for axis in (rank - 1, rank - 2) if axis != inner)
+    axes = (inner, outer, *reversed(range(rank - 2)))
     element_bytes = DTYPES[param.dtype].bytes
-    pitch = view.strides[outer] * element_bytes
-    if view.shape[outer] == 1:
+    strides: list[int] = []
+    apart = view.shape[inner] * element_bytes  # bytes that one element of the next axis spans
+    for axis in axes[1:]:
         # torch leaves the stride of an axis of one element to chance; the driver checks it anyway.
-        pitch = round_up(view.shape[inner] * element_bytes, TMA_ALIGNMENT)
+        whole = round_up(apart, TMA_ALIGNMENT)
+        strides.append(whole if view.shape[axis] == 1 else view.strides[axis] * element_bytes)
+        apart = view.shape[axis] * strides[-1]
     return TensorMapArgs(
         dtype=param.dtype,
         address=view.pointer,
-        dims=(view.shape[inner], view.shape[outer]),
-        strides=(pitch,),
+        dims=tuple(view.shape[axis] for axis in axes),
+        strides=tuple(strides),
         box=param.box,
         swizzle=param.swizzle,
         l2_promotion=param.l2_promotion,

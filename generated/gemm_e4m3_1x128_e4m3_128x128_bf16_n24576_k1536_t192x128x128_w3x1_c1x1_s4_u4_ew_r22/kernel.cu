@@ -74,8 +74,8 @@ DEVICE void barrier_wait(uint32_t barrier, uint32_t phase) {
 struct alignas(64) TensorMap {
   uint64_t opaque[16];
 };
-DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier, uint32_t x,
-                     uint32_t y) {
+DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier,
+                     uint32_t x, uint32_t y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
       " [%0], [%1, { %2, %3 }], [%4];" ::"r"(smem),
@@ -186,8 +186,7 @@ DEVICE void init_barriers(Ring ring) {
 }
 
 // ---- Which tile next ------------------------------------------------------------------------
-// CTA i takes tiles i, i + grid, i + 2 grid, ... down bands of kRasterBand tiles along M, and
-// column by column, so that CTAs that run at the same time share rows of A and of B in L2.
+// CTA i takes tiles i, i + grid, i + 2 grid, ...
 struct TileScheduler {
   uint32_t rows, columns;  // of tiles
   uint32_t index = blockIdx.x;
@@ -197,14 +196,20 @@ struct TileScheduler {
       : rows(ceil_div(problem.m, kTileM)), columns(ceil_div(problem.n, kTileN)) {}
   DEVICE bool next() {
     if (index >= rows * columns) return false;
+    place(index);
+    return true;
+  }
+
+  // Tile number `tile` of rows x columns, down bands of kRasterBand tiles along M and column by
+  // column, so that CTAs that run at the same time share rows of A and of B in L2.
+  DEVICE void place(uint32_t tile) {
     const uint32_t full = min(kRasterBand, rows);  // no product beyond the number of tiles
-    const uint32_t band = index / (full * columns) * full;
-    const uint32_t within = index % (full * columns);
+    const uint32_t band = tile / (full * columns) * full;
+    const uint32_t within = tile % (full * columns);
     const uint32_t height = min(full, rows - band);
     m = (band + within % height) * kTileM;
     n = within / height * kTileN;
     index += gridDim.x;
-    return true;
   }
 };
 
@@ -341,19 +346,19 @@ DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float
 
 DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,
                        uint32_t& turn, uint32_t row, uint32_t column, uint32_t lane) {
-  constexpr uint32_t kRowBytes = 2 * kStoreColumns, kGroups = kStoreColumns / 8;
+  constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
   const uint32_t offset = lane % 16 * kRowBytes;
   const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
 #pragma unroll
   for (uint32_t wave = 0; wave < kWavesM; ++wave) {
 #pragma unroll
-    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kGroups) {
+    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kMatrices) {
       const uint32_t buffer = buffers + turn * kBytesD;
       turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
       if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
       __syncwarp();
 #pragma unroll
-      for (uint32_t j = 0; j + 1 < kGroups; j += 2) {
+      for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
         store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
                        totals[wave][first + j], totals[wave][first + j + 1]);
       }

@@ -96,6 +96,21 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 }
 
 
+# Several problems in one launch: groups, expected rows of a group, N, K.
+GROUPED = {
+    "batched": (4, 300, 584, 912),
+    "masked": (4, 300, 584, 912),
+    "contiguous": (4, 256, 584, 912),
+    "contiguous_ends": (4, 300, 584, 912),
+}
+GROUPED_TILES = ("auto", "64x64", "128x176", "128x256")
+
+
+def grouped(grouping: str, tile: str) -> GemmSpec:
+    groups, expected_m, n, k = GROUPED[grouping]
+    return spec(n=n, k=k, expected_m=expected_m, grouping=grouping, groups=groups, tile=tile)
+
+
 def structure(name: str) -> GemmSpec:
     return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
 
@@ -107,6 +122,7 @@ def all_specs() -> list[GemmSpec]:
         *(compiled(n, k) for n in EDGE_NS for k in EDGE_KS),
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES),
+        *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
     ]
     return list({lower(item).name: item for item in specs}.values())
 

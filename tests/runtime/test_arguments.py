@@ -16,13 +16,13 @@ def check(plan, tensors):
 
 @pytest.mark.parametrize("m", [0, 1, 3, 64, 65])
 def test_sizes_come_from_the_tensors(make_plan, make_tensors, m: int) -> None:
-    assert check(make_plan(), make_tensors(m)) == {"m": m, "n": 256, "k": 384}
+    assert check(make_plan(), make_tensors(m)) == {"m": m, "n": 256, "k": 384, "g": 1}
 
 
 @pytest.mark.parametrize(("n", "k"), [(8, 16), (24, 112), (256, 144), (136, 7168)])
 def test_run_time_sizes(make_plan, make_tensors, n: int, k: int) -> None:
     plan = make_plan(n="dynamic", k="dynamic")
-    assert check(plan, make_tensors(7, n, k)) == {"m": 7, "n": n, "k": k}
+    assert check(plan, make_tensors(7, n, k)) == {"m": 7, "n": n, "k": k, "g": 1}
 
 
 def test_compiled_m(make_plan, make_tensors) -> None:
