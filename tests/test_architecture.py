@@ -34,6 +34,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "runtime": {"errors", "plan", "artifact", *AXES},
     "numerics": {"errors", *AXES},
+    "measure": {"errors", "artifact", "numerics", "runtime"},
+    "tune": {"errors", "sass_patch", "measure"},
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
     "inspection": {"errors", "toolchain", "sass_patch"},
@@ -55,7 +57,8 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "numerics"},
+    "torch": {"runtime", "numerics", "measure"},
+    "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
     "yaml": {"spec"},
