@@ -7,9 +7,10 @@ steady where their times are not.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import comb
+from typing import Any
 
 CONFIDENCE = 0.95
 
@@ -24,6 +25,14 @@ class Times:
     @property
     def median(self) -> float:
         return statistics.median(self.us)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of interleaved rounds."""
+
+    times: tuple[Times, ...]  # one a candidate, in the order in which they were given
+    conditions: Mapping[str, Any] = field(default_factory=dict)  # clock, power, timer
 
 
 @dataclass(frozen=True)
