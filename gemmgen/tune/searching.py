@@ -69,7 +69,7 @@ class Report:
     final: tuple[Row, ...]
     winner: Candidate  # the default when nothing beats it
     beats_default: bool
-    pattern: Pattern  # which FFMA of the winner's code yield
+    pattern: Pattern | None  # that makes the winner's code; None when it is more than yields
     noise: float  # relative: how far the same bits, loaded twice, lay apart in the last run
     generations: int
     measured: int  # different codes
@@ -123,7 +123,7 @@ def search(
         final=tuple(bench.rows(last, last.candidates, default)),
         winner=winner,
         beats_default=beats,
-        pattern=bench.pattern(winner),
+        pattern=_as_pattern(bench, winner),
         noise=last.noise,
         generations=generations,
         measured=len(bench.measured),
@@ -140,6 +140,12 @@ def _require_runs(cubin: bytes) -> None:
             expected="a cubin of one kernel that promotes with FFMA",
             got=", ".join(f"{each.kernel.name}: {pattern_of(each).shape}" for each in listings),
         )
+
+
+def _as_pattern(bench: _Bench, winner: Candidate) -> Pattern | None:
+    pattern = bench.pattern(winner)
+    same = Candidate(winner.name, (f"pattern(yields={pattern})",))
+    return pattern if bench.code(same) == bench.code(winner) else None
 
 
 def _challenge(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
@@ -96,6 +97,11 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 }
 
 
+# The specs of specs/, by file: every SASS pass is tried on them.
+SPECS = Path(__file__).parent.parent.parent / "specs"
+GOLDENS = {path.stem: GemmSpec.from_yaml(path) for path in sorted(SPECS.glob("*.yaml"))}
+
+
 def structure(name: str) -> GemmSpec:
     return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
 
@@ -107,6 +113,7 @@ def all_specs() -> list[GemmSpec]:
         *(compiled(n, k) for n in EDGE_NS for k in EDGE_KS),
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES),
+        *GOLDENS.values(),
     ]
     return list({lower(item).name: item for item in specs}.values())
 
