@@ -23,7 +23,9 @@ from typing import Any
 
 import yaml
 from our_kernels import Shape, build_all, planned_spec
-from telemetry import device_name
+
+from gemmgen import DeviceError
+from gemmgen.measure.telemetry import device_name
 
 HERE = Path(__file__).parent
 Line = Mapping[str, Any]
@@ -43,7 +45,11 @@ def main() -> None:
         specs = [planned_spec(shape, keys) for shape in shapes for keys in variants.values()]
         build_all(specs, asked.build)
         return
-    sys.exit(measure(shapes, worker_options(asked, variants)))
+    try:
+        options = worker_options(asked, variants)
+    except DeviceError as error:
+        sys.exit(str(error))
+    sys.exit(measure(shapes, options))
 
 
 def measure(shapes: Sequence[Shape], options: Mapping[str, Any]) -> int:

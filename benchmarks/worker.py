@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from candidates import Candidate, Inputs, candidates
 from our_kernels import Shape, build_all, planned_spec
-from stopwatch import L2Flush, Timing, measure
-from telemetry import Samples, driver_version, sampling
 
 import gemmgen
 from gemmgen import GemmSpec, numerics
+from gemmgen.measure.stopwatch import L2Flush, Timing, measure
+from gemmgen.measure.telemetry import Samples, driver_version, sampling
 
 SETUP_FAILED = 2  # exit code: nothing can be measured on this machine
 PACKAGES = ("torch", "triton", "deep_gemm", "cuda-bindings")

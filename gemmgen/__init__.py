@@ -22,6 +22,7 @@ from gemmgen.errors import (
     SpecError,
     TensorError,
     ToolchainError,
+    TuneError,
     UnsupportedError,
 )
 from gemmgen.plan import KernelPlan
@@ -57,6 +58,7 @@ __all__ = [
     "SpecError",
     "TensorError",
     "ToolchainError",
+    "TuneError",
     "UnsupportedError",
     "__version__",
     "build_kernel",

@@ -51,8 +51,8 @@ def read_source(path: Path) -> Source:
     return Source(path / artifact.CUBIN, built.cubin, built)
 
 
-def write(path: Path, cubin: bytes) -> None:
-    """Put a cubin in the place of a file, or of nothing; a reader sees the old one or the new one.
+def write(path: Path, content: bytes, what: str = "the cubin") -> None:
+    """Put content in the place of a file, or of nothing; a reader sees the old one or the new one.
 
     A link stays a link. Raises OutputError when the place cannot be written or holds no file.
     """
@@ -60,16 +60,16 @@ def write(path: Path, cubin: bytes) -> None:
     staging = place.with_name(f".gemmgen.{os.urandom(4).hex()}")  # on the same file system
     try:
         if place.exists():
-            _refuse_unless_replaceable(place)
+            _refuse_unless_replaceable(place, what)
         with open(staging, "xb") as file:
-            file.write(cubin)
+            file.write(content)
             file.flush()
             # Delayed allocation and network file systems report a full disk no earlier than here.
             os.fsync(file.fileno())
         os.replace(staging, place)
     except OSError as error:
         raise OutputError(
-            "the cubin cannot be written",
+            f"{what} cannot be written",
             where=path,
             expected="a file in a folder that you may write",
             got=error.strerror or error,
@@ -80,7 +80,7 @@ def write(path: Path, cubin: bytes) -> None:
             staging.unlink()
 
 
-def _refuse_unless_replaceable(place: Path) -> None:
+def _refuse_unless_replaceable(place: Path, what: str) -> None:
     """A rename would take the place of a device, and of a file that its owner protects."""
     if not place.is_file():
         got = "a folder" if place.is_dir() else "neither a file nor a folder"
@@ -89,7 +89,7 @@ def _refuse_unless_replaceable(place: Path) -> None:
     else:
         return
     raise OutputError(
-        "the cubin cannot be written",
+        f"{what} cannot be written",
         where=place,
         expected="a new file, or one that you may replace",
         got=got,

@@ -76,6 +76,10 @@ class PatchError(GemmgenError):
     """A cubin cannot be read, or a SASS pass broke a rule of the verifier."""
 
 
+class TuneError(GemmgenError):
+    """A search cannot begin or go on: nothing to vary, or a log that belongs to another search."""
+
+
 class ArtifactError(GemmgenError):
     """A built kernel cannot be written to or read from disk."""
 

@@ -12,6 +12,9 @@ from gemmgen.errors import SpecError
 from gemmgen.spec import GemmSpec
 from gemmgen.spec_problems import Problem, problems_error
 
+# A SASS pass that reads a file: `pattern(file=best.json)`.
+_FILE_ARGUMENT = re.compile(r"(.*\(\s*file\s*=\s*)(.*?)(\s*\)\s*)", re.DOTALL)
+
 _KEPT_TAGS = ("null", "bool", "merge")
 
 
@@ -50,6 +53,7 @@ _Loader.add_implicit_resolver(
 def load_specs(path: str | Path) -> list[GemmSpec]:
     """Every spec of a YAML file, which holds one spec or `kernels:` with a list of them.
 
+    The name of a file in a spec, that of a pattern, is relative to the folder of the spec's file.
     Raises SpecError with all problems of all specs of the file.
     """
     document = _read(Path(path))
@@ -85,6 +89,9 @@ def _located(entry: object, path: object, prefix: str) -> GemmSpec:
     """A spec whose problems carry the file and the place in it."""
     if not isinstance(entry, dict):
         raise problems_error([Problem(prefix, "expected the keys of a spec", entry)], where=path)
+    if isinstance(calls := entry.get("sass"), list):
+        folder = Path(str(path)).parent
+        entry = entry | {"sass": [_found_from(folder, call) for call in calls]}
     try:
         return GemmSpec(**entry)
     except SpecError as error:
@@ -93,6 +100,12 @@ def _located(entry: object, path: object, prefix: str) -> GemmSpec:
             for p in error.problems
         ]
         raise problems_error(problems, where=path) from None
+
+
+def _found_from(folder: Path, call: object) -> object:
+    """A pass with the name of its file made one that the process finds."""
+    match = _FILE_ARGUMENT.fullmatch(call) if isinstance(call, str) else None
+    return f"{match[1]}{folder / match[2]}{match[3]}" if match else call
 
 
 def _read(path: Path) -> object:

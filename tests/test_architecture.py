@@ -34,6 +34,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "runtime": {"errors", "plan", "artifact", *AXES},
     "numerics": {"errors", *AXES},
+    "measure": {"errors", "artifact", "numerics", "runtime"},
+    "tune": {"errors", "sass_patch", "measure"},
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
     "inspection": {"errors", "toolchain", "sass_patch"},
@@ -45,9 +47,14 @@ ROOMS: dict[str, set[str]] = {
         *("inspection", "inspection_tables", "cli_json"),
     },
     "cli_toolchain": {"errors", "toolchain", "cli_json"},
+    "tune_tables": {"measure", "tune"},
+    "cli_tune": {
+        *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
+        *("tune", "tune_tables", "cli_json"),
+    },
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_sass", "cli_toolchain"),
+        *("cli_json", "cli_sass", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render"},
@@ -55,7 +62,8 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "numerics"},
+    "torch": {"runtime", "numerics", "measure"},
+    "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
     "yaml": {"spec"},
@@ -64,8 +72,8 @@ GUESTS = {
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
     "filelock": {"cache", "toolchain"},
     "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_json", "cli_sass", "cli_toolchain"},
-    "rich": {"cli", "tables", "inspection_tables"},
+    "typer": {"cli", "cli_json", "cli_sass", "cli_toolchain", "cli_tune"},
+    "rich": {"cli", "cli_tune", "tables", "inspection_tables", "tune_tables"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},

@@ -19,7 +19,7 @@ from gemmgen.cache import Cache, default_root
 from gemmgen.errors import CompileError, GemmgenError, OutputError, SpecError, UnsupportedError
 from gemmgen.passes import lower
 from gemmgen.render import render
-from gemmgen.sass_patch import PASSES
+from gemmgen.sass_patch import PASSES, Pattern
 
 SPEC_FILE = Path(__file__).parent.parent / "specs" / "prefill.yaml"
 
@@ -74,6 +74,19 @@ def test_another_version_of_a_pass_is_another_kernel(
     later = replace(PASSES["sparse_yield"], version=99)
     monkeypatch.setitem(PASSES, "sparse_yield", later)
     build_kernel(spec())
+    assert len(compilers.compiled) == 2
+
+
+def test_another_content_of_a_patterns_file_is_another_kernel(
+    compilers: Compilers, tmp_path: Path
+) -> None:
+    path, keys = tmp_path / "best.json", []
+    for line in ("4x64:0101010101010101", "4x64:0101010101010101", "4x64:0202020202020202"):
+        path.write_text(Pattern.parse(line).to_json())
+        built = build_kernel(spec(sass=[f"pattern(file={path})"]))
+        assert built.cubin.endswith(f" pattern(yields={line})".encode())
+        keys.append(built.manifest.key)
+    assert keys[0] == keys[1] != keys[2]
     assert len(compilers.compiled) == 2
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks/dense.py does without a GPU: rotation, attribution, the table, the restarts."""
+"""What benchmarks/dense.py does without a GPU: the table, the restarts."""
 
 from __future__ import annotations
 
@@ -21,31 +21,6 @@ def module(monkeypatch):
 @pytest.fixture
 def dense(module) -> ModuleType:
     return module("dense")
-
-
-# --- Timing -------------------------------------------------------------------------------------
-
-
-def test_every_candidate_takes_every_place(module) -> None:
-    order = module("stopwatch").rotated(3, 6)
-    rounds = [order[start : start + 3] for start in range(0, 18, 3)]
-    assert all(sorted(each) == [0, 1, 2] for each in rounds)
-    assert [each[0] for each in rounds] == [0, 1, 2, 0, 1, 2]
-
-
-def test_kernels_belong_to_the_call_between_their_markers(module) -> None:
-    stopwatch = module("stopwatch")
-    names = ["Memset", "cosh", "gemm", "cosh", "Memset", "cosh", "fill", "gemm", "cosh"]
-    kernels = [stopwatch.Kernel(name, float(at), 1.0) for at, name in enumerate(names)]
-    calls = stopwatch.between_markers(kernels[::-1])
-    assert [[kernel.name for kernel in call] for call in calls] == [["gemm"], ["fill", "gemm"]]
-    assert stopwatch.between_markers(kernels[:-1]) == []
-    assert stopwatch.between_markers([]) == []
-
-
-def test_median_and_spread(module) -> None:
-    timing = module("stopwatch")._timing([1.0, 2.0, 3.0, 4.0, 100.0], "gemm", "cupti")
-    assert (timing.median, timing.spread) == (3.0, 2.0)
 
 
 # --- Command line -------------------------------------------------------------------------------

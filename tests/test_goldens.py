@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sass_patch.samples import example
 from strategies import spec
 
 from gemmgen import sass_patch
@@ -67,7 +68,8 @@ def test_every_pass_keeps_every_operation(built: Artifact) -> None:
 
     before = stripped(built.files[UNPATCHED_CUBIN])
     for name in sass_patch.PASSES:
-        patched = sass_patch.patch(built.files[UNPATCHED_CUBIN], [name]).cubin
+        call = example(name, built.files[UNPATCHED_CUBIN])
+        patched = sass_patch.patch(built.files[UNPATCHED_CUBIN], [call]).cubin
         assert stripped(patched) == before
 
 

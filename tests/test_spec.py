@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import anything, spec
@@ -41,8 +42,6 @@ def test_defaults_leave_every_decision_to_the_planner() -> None:
 
 @given(anything)
 def test_a_spec_survives_the_way_through_yaml(keys: dict[str, Any]) -> None:
-    import yaml
-
     try:
         asked = GemmSpec(**keys)
     except SpecError:
@@ -208,3 +207,14 @@ def test_the_schema_knows_every_key_and_the_samples_keep_it() -> None:
     assert properties["stages"]["description"] == "Stages of the shared-memory ring."
     for path in SPECS.glob("*.yaml"):
         assert load_specs(path)
+
+
+def test_a_file_in_a_spec_is_found_from_the_specs_folder(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    asked = spec(sass=["set_reuse", "pattern( file = a (1).json )"])
+    path.write_text(yaml.safe_dump({"kernels": [asked, spec(sass=[]), spec()]}))
+    first, second, third = load_specs(path)
+    assert first.sass == ("set_reuse", f"pattern( file = {tmp_path / 'a (1).json'} )")
+    assert (second.sass, third.sass) == ((), "auto")
+    path.write_text(yaml.safe_dump(spec(sass=["pattern(file=/else/where.json)"])))
+    assert load_specs(path)[0].sass == ("pattern(file=/else/where.json)",)

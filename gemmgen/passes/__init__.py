@@ -36,6 +36,10 @@ def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
     """
     problem = admit(spec)
     sass = choose_sass(spec)
+    if spec.sass != "auto":
+        # With the content of a pattern's file in its place the request stands alone, as it does in
+        # the folder of the built kernel.
+        spec = spec.model_copy(update={"sass": sass.passes})
     refusals: list[SpecError] = []
     for structure in candidate_structures(spec, problem, target):
         try:

@@ -12,7 +12,10 @@ DEFAULT_PASSES = ("sparse_yield",)
 
 
 def choose_sass(spec: GemmSpec) -> Sass:
-    """The passes that the spec names, or the default. Raises SpecError for a pass there is not."""
+    """The passes that the spec names, or the default; a pattern's file is read here.
+
+    Raises SpecError for a pass there is not, and for a file that holds no pattern.
+    """
     if spec.sass == "auto":
         return Sass(
             DEFAULT_PASSES,
@@ -20,18 +23,23 @@ def choose_sass(spec: GemmSpec) -> Sass:
             spec.allow,
             "the default: every 8th FFMA of a promotion run yields",
         )
-    for call in spec.sass:
-        _check(call)
-    reason = "asked for" if spec.sass else "the cubin stays as it is"
-    return Sass(spec.sass, spec.toolchain, spec.allow, reason)
+    passes = tuple(map(_checked, spec.sass))
+    reason = "asked for" if passes else "the cubin stays as it is"
+    return Sass(passes, spec.toolchain, spec.allow, reason)
 
 
-def _check(call: str) -> None:
+def _checked(call: str) -> str:
     from gemmgen.sass_patch import parse_pass  # 50 ms that only a spec with passes pays
+    from gemmgen.sass_patch.pattern import with_file_read
 
     try:
-        parse_pass(call)
+        parse_pass(whole := with_file_read(call))
     except PatchError as error:
         raise SpecError(
-            error.what, where="sass", expected=error.expected, got=error.got or call, fix=error.fix
+            error.what,
+            where=f"sass: {error.where or call}",
+            expected=error.expected,
+            got=error.got,
+            fix=error.fix,
         ) from None
+    return whole

@@ -23,6 +23,16 @@ def load_kernel(artifact: Artifact, device: torch.device | str | int | None = No
     Raises DeviceError when there is no torch, no driver or no GPU, or the GPU is not Hopper;
     LaunchError when the driver refuses the code, or while a CUDA graph is being captured.
     """
+    require_torch()
+    from gemmgen.runtime.kernel import GemmKernel
+
+    kernel = GemmKernel(artifact)
+    kernel.load(device)
+    return kernel
+
+
+def require_torch() -> None:
+    """Raises DeviceError when torch is not installed."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -31,8 +41,3 @@ def load_kernel(artifact: Artifact, device: torch.device | str | int | None = No
             got=error,
             fix="pip install torch",
         ) from None
-    from gemmgen.runtime.kernel import GemmKernel
-
-    kernel = GemmKernel(artifact)
-    kernel.load(device)
-    return kernel

@@ -8,7 +8,8 @@
 A pass rewrites control codes, that is when a warp issues and what it keeps in the operand cache,
 never what is computed; every pass is verified. Reading starts at `patching`; the files below it,
 in order: `elf` (the file), `encoding` (128 bits), `operations` (opcodes), `blocks` (control flow),
-`listing` (the code of a kernel), `reuse` (the operand cache), `passes`, `pass_table`, `verify`.
+`listing` (the code of a kernel), `reuse` (the operand cache), `pattern` (yields as data), `passes`,
+`pass_table`, `verify`.
 """
 
 from gemmgen.sass_patch.elf import Cubin, Kernel, read_cubin
@@ -17,6 +18,7 @@ from gemmgen.sass_patch.listing import Listing
 from gemmgen.sass_patch.operations import describe, mnemonic
 from gemmgen.sass_patch.pass_table import PASSES, PassCall, parse_pass
 from gemmgen.sass_patch.patching import Change, PassReport, PatchResult, patch, read_listings
+from gemmgen.sass_patch.pattern import Pattern, RunYields, pattern_of
 from gemmgen.sass_patch.verify import verify_code, verify_file
 
 __all__ = [
@@ -31,11 +33,14 @@ __all__ = [
     "PassCall",
     "PassReport",
     "PatchResult",
+    "Pattern",
+    "RunYields",
     "describe",
     "mnemonic",
     "notation",
     "parse_pass",
     "patch",
+    "pattern_of",
     "read_cubin",
     "read_listings",
     "verify_code",

@@ -1,8 +1,8 @@
 """Which SASS passes there are, with their parameters and versions, and how one is written as text.
 
 A spec or a command line names a pass as `sparse_yield` or `sparse_yield(period=16, phase=3)`. The
-grammar is closed: names, whole numbers and fractions, nothing that is evaluated. Knows names and
-values; the passes know what they do.
+grammar is closed: names, whole numbers, fractions and patterns of yields, nothing that is
+evaluated. Knows names and values; the passes know what they do.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from gemmgen.errors import PatchError
 from gemmgen.sass_patch.listing import REWRITABLE
 from gemmgen.sass_patch.passes.clear_reuse import clear_reuse
 from gemmgen.sass_patch.passes.interleave_ffma import interleave_ffma
+from gemmgen.sass_patch.passes.pattern import pattern
 from gemmgen.sass_patch.passes.rewrite import Rewrite
 from gemmgen.sass_patch.passes.set_reuse import set_reuse
 from gemmgen.sass_patch.passes.sparse_yield import sparse_yield
 from gemmgen.sass_patch.passes.strip_interleave import strip_interleave
+from gemmgen.sass_patch.pattern import ALLOWED, TEXT, Pattern, with_file_read
 
-Value = int | Fraction | str
+Value = int | Fraction | str | Pattern
 
 LONGEST_PERIOD = 1024  # more than a promotion run has instructions
 
 _CALL = re.compile(r"\s*([a-z]\w*)\s*(?:\((.*)\)\s*)?", re.ASCII)
 _ARGUMENT = re.compile(
-    r"\s*([a-z]\w*)\s*=\s*(?:(\d{1,6})(?:\s*/\s*(\d{1,6}))?|([a-z]\w*))\s*", re.ASCII
+    rf"\s*([a-z]\w*)\s*=\s*(?:(\d{{1,6}})(?:\s*/\s*(\d{{1,6}}))?|([a-z]\w*)|({TEXT}))\s*", re.ASCII
 )
 
 
@@ -35,7 +37,7 @@ _ARGUMENT = re.compile(
 class Parameter:
     """One parameter of a pass."""
 
-    default: Value
+    default: Value | None  # None: it has to be given
     allowed: str  # for messages
     accepts: Callable[[Value], bool]
 
@@ -52,8 +54,9 @@ _ON = Parameter("ffma", "one of " + ", ".join(REWRITABLE), lambda value: value i
 _FRACTION = Parameter(
     Fraction(1),
     "a fraction above 0, at most 1, such as 9/16",
-    lambda value: not isinstance(value, str) and 0 < value <= 1,
+    lambda value: isinstance(value, (int, Fraction)) and 0 < value <= 1,
 )
+_YIELDS = Parameter(None, ALLOWED, lambda value: isinstance(value, Pattern))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ PASSES: dict[str, Pass] = {
         },
         _check_phase,
     ),
+    "pattern": Pass(pattern, 1, {"yields": _YIELDS}),
     "strip_interleave": Pass(strip_interleave, 1, {"on": _ON}),
     "clear_reuse": Pass(clear_reuse, 1, {"on": _ON}),
     "set_reuse": Pass(set_reuse, 1, {"on": _ON}),
@@ -107,11 +111,13 @@ class PassCall:
 
 
 def parse_pass(text: str) -> PassCall:
-    """Read `name` or `name(parameter=value, ...)`.
+    """Read `name` or `name(parameter=value, ...)`; `pattern(file=NAME)` reads that file.
 
-    Raises PatchError that names what is allowed for an unknown pass, an unknown or repeated
-    parameter, a value outside of its range, and text that is no call at all.
+    Raises PatchError that names what is allowed for an unknown pass, an unknown, repeated or
+    missing parameter, a value outside of its range, a file without a pattern, and text that is no
+    call at all.
     """
+    text = with_file_read(text)
     call = _CALL.fullmatch(text)
     if call is None:
         raise PatchError(
@@ -124,7 +130,11 @@ def parse_pass(text: str) -> PassCall:
     if name not in PASSES:
         raise PatchError("there is no such SASS pass", expected=", ".join(PASSES), got=name)
     row = PASSES[name]
-    values = {key: parameter.default for key, parameter in row.parameters.items()}
+    values = {
+        key: parameter.default
+        for key, parameter in row.parameters.items()
+        if parameter.default is not None
+    }
     seen: set[str] = set()
     for argument in arguments.split(",") if arguments and arguments.strip() else []:
         key, value = _parse_argument(text, argument)
@@ -137,6 +147,11 @@ def parse_pass(text: str) -> PassCall:
             )
         seen.add(key)
         values[key] = _checked(text, key, value, row.parameters[key])
+    if missing := row.parameters.keys() - values:
+        (key,) = missing
+        raise PatchError(
+            f"{name} needs {key}", where=text, expected=f"{key}={row.parameters[key].allowed}"
+        )
     problem = row.check(**values)
     if problem:
         raise PatchError("these values do not go together", where=text, expected=problem)
@@ -149,13 +164,24 @@ def _parse_argument(text: str, argument: str) -> tuple[str, Value]:
         raise PatchError(
             "this is not a parameter of a SASS pass",
             where=text,
-            expected="parameter=value, the value a whole number, a fraction or a name",
+            expected="parameter=value, the value a whole number, a fraction, a name or a pattern",
             got=argument.strip(),
         )
-    key, numerator, denominator, word = match.groups()
+    key, numerator, denominator, word, yields = match.groups()
     if word:
         return key, word
+    if yields:
+        return key, _parse_pattern(text, yields)
     return key, Fraction(int(numerator), int(denominator)) if denominator else int(numerator)
+
+
+def _parse_pattern(text: str, yields: str) -> Pattern:
+    try:
+        return Pattern.parse(yields)
+    except ValueError as error:
+        raise PatchError(
+            "this is not a pattern of yields", where=text, expected=ALLOWED, got=error
+        ) from None
 
 
 def _checked(text: str, key: str, value: Value, parameter: Parameter) -> Value:
@@ -164,4 +190,6 @@ def _checked(text: str, key: str, value: Value, parameter: Parameter) -> Value:
             f"{key} cannot be {value}", where=text, expected=parameter.allowed, got=value
         )
     # One spelling for one value: 1 and 2/2 are the same fraction.
-    return Fraction(value) if isinstance(parameter.default, Fraction) else value
+    if isinstance(parameter.default, Fraction) and isinstance(value, int):
+        return Fraction(value)
+    return value

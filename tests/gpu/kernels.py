@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
@@ -111,6 +112,11 @@ def grouped(grouping: str, tile: str) -> GemmSpec:
     return spec(n=n, k=k, expected_m=expected_m, grouping=grouping, groups=groups, tile=tile)
 
 
+# The specs of specs/, by file: every SASS pass is tried on them.
+SPECS = Path(__file__).parent.parent.parent / "specs"
+GOLDENS = {path.stem: GemmSpec.from_yaml(path) for path in sorted(SPECS.glob("*.yaml"))}
+
+
 def structure(name: str) -> GemmSpec:
     return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
 
@@ -123,6 +129,7 @@ def all_specs() -> list[GemmSpec]:
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
+        *GOLDENS.values(),
     ]
     return list({lower(item).name: item for item in specs}.values())
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from strategies import spec
 
+from gemmgen.errors import SpecError
 from gemmgen.passes import lower
 from gemmgen.passes.promotion import first_block_columns
 from gemmgen.plan import KernelPlan
+from gemmgen.sass_patch import Pattern
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Swizzle
 
@@ -101,6 +105,18 @@ def test_weights_that_are_read_once_leave_l2_first() -> None:
     assert plan_of(expected_m=64).operand_b.l2_hint == "evict_first"
     assert plan_of(expected_m=4096).operand_b.l2_hint == "evict_normal"
     assert plan_of(expected_m=64, l2_hint={"a": "evict_last"}).operand_b.l2_hint == "evict_normal"
+
+
+def test_a_pattern_stands_in_the_plan_and_not_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(Pattern.parse("8x64:0101010101010101").to_json())
+    plan = plan_of(sass=["strip_interleave", f"pattern(file={path})"])
+    path.unlink()
+    assert plan.sass.passes == ("strip_interleave", "pattern(yields=8x64:0101010101010101)")
+    again = lower(GemmSpec(**yaml.safe_load(plan.spec)))
+    assert again == plan
+    with pytest.raises(SpecError, match=r"cannot be read[\s\S]*sass: .*best\.json"):
+        plan_of(sass=[f"pattern(file={path})"])
 
 
 def test_sass_and_toolchain_reach_the_plan() -> None:

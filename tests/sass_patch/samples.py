@@ -7,7 +7,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from gemmgen.sass_patch import Instruction, Issue, Kernel, Listing, read_listings
+from gemmgen.sass_patch import (
+    Instruction,
+    Issue,
+    Kernel,
+    Listing,
+    Pattern,
+    RunYields,
+    pattern_of,
+    read_listings,
+)
 from gemmgen.sass_patch.operations import BRANCH_OFFSET, FADD, FFMA, FMUL
 
 DATA = Path(__file__).parent / "data"
@@ -48,6 +57,16 @@ def sample_listing(name: str) -> Listing:
 def every_opcode() -> dict[int, Instruction]:
     """One instruction for each opcode in the samples."""
     return {i.opcode: i for name in NAMES for i in sample_listing(name).code}
+
+
+def example(name: str, cubin: bytes) -> str:
+    """A call of one of PASSES that fits a cubin, with defaults where there are any."""
+    if name != "pattern":
+        return name
+    (listing,) = read_listings(cubin)
+    lengths = [run.length for run in pattern_of(listing).runs]
+    runs = [RunYields(length, frozenset(range(0, length, 3))) for length in lengths]
+    return f"pattern(yields={Pattern(tuple(runs))})"
 
 
 def made(instructions: Iterable[Instruction], **kernel: object) -> Listing:

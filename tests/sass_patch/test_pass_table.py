@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 from gemmgen.errors import PatchError
 from gemmgen.sass_patch import PASSES, parse_pass
 
+EXAMPLES = {"pattern": "pattern(yields=1x4:1)"}  # of passes that run with no defaults
+
 
 @pytest.mark.parametrize("name", PASSES)
 def test_each_pass_has_defaults(name: str) -> None:
-    call = parse_pass(name)
+    call = parse_pass(EXAMPLES.get(name, name))
     assert call.name == name
     assert call.version == PASSES[name].version >= 1
     assert parse_pass(str(call)) == call
     for key, parameter in PASSES[name].parameters.items():
         assert parameter.accepts(call.values[key]), key
+        assert (parameter.default is None) == (name in EXAMPLES)
     assert (PASSES[name].run.__doc__ or "").count("\n") > 1
 
 
@@ -35,6 +38,8 @@ def test_each_pass_has_defaults(name: str) -> None:
         ("interleave_ffma(fraction=18/32)", "interleave_ffma(fraction=9/16)"),
         ("interleave_ffma(fraction=2/2)", "interleave_ffma(fraction=1)"),
         ("set_reuse(on=all)", "set_reuse(on=all)"),
+        ("pattern( yields = 2x4:1 )", "pattern(yields=2x4:1)"),
+        ("pattern(yields=1x4:1+1x4:1+1x8:01)", "pattern(yields=2x4:1+1x8:01)"),
     ],
 )
 def test_parse(text: str, meant: str) -> None:
@@ -73,11 +78,30 @@ def test_values_have_their_types() -> None:
         ("interleave_ffma(fraction=17/16)", "fraction cannot be 17/16"),
         ("interleave_ffma(fraction=1/0)", "not a parameter"),
         ("interleave_ffma(fraction=ffma)", "fraction cannot be ffma"),
+        ("interleave_ffma(fraction=1x4:1)", "fraction cannot be 1x4:1"),
+        ("sparse_yield(period=1x4:1)", "period cannot be 1x4:1"),
+        ("pattern", "pattern needs yields[\\s\\S]*COUNTxLENGTH:YIELDS"),
+        ("pattern(yields=8)", "yields cannot be 8"),
+        ("pattern(yields=ffma)", "yields cannot be ffma"),
+        ("pattern(yields=1x4:)", "not a parameter"),
+        ("pattern(yields=1x4:g)", "not a parameter"),
+        ("pattern(yields=1x4:1+)", "not a parameter"),
+        ("pattern(yields=1x4:10)", "not a pattern[\\s\\S]*4 FFMA take 1 digits, not 2"),
+        ("pattern(yields=1x3:1)", "FFMA 3 does not exist in a run of 3"),
+        ("pattern(yields=0x4:1)", "1 to 4096 runs, not 0"),
+        ("pattern(yields=1x0:1)", "0 FFMA take 0 digits"),
+        ("pattern(yields=9999x4:1)", "1 to 4096 runs, not 9999"),
+        ("pattern(file=nowhere.json)", "the pattern cannot be read[\\s\\S]*nowhere.json"),
+        ("pattern(file=)", "the pattern cannot be read"),
+        ("pattern(file=nowhere.json, on=ffma)", "the pattern cannot be read"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
     with pytest.raises(PatchError, match=message):
         parse_pass(text)
+
+
+PARAMETERS = sorted({key for row in PASSES.values() for key in row.parameters})
 
 
 @given(
@@ -86,8 +110,7 @@ def test_refusals(text: str, message: str) -> None:
         st.builds(
             "{}({}={}, {}={})".format,
             st.sampled_from([*PASSES, "x"]),
-            *[st.sampled_from(["period", "phase", "on", "fraction", "0", "1/3", "ffma", "7", ""])]
-            * 4,
+            *[st.sampled_from([*PARAMETERS, "0", "1/3", "ffma", "7", "", "2x4:1+1x8:0f"])] * 4,
         ),
     )
 )

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from sass_patch.samples import NAMES, sample
+from sass_patch.samples import NAMES, example, sample
 
 from gemmgen.errors import PatchError
 from gemmgen.sass_patch import PASSES, parse_pass, patch, read_listings
@@ -22,9 +22,10 @@ def test_without_passes_the_bytes_come_back(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("text", PASSES)
-def test_changes_tell_all_that_differs(name: str, text: str) -> None:
+@pytest.mark.parametrize("of_pass", PASSES)
+def test_changes_tell_all_that_differs(name: str, of_pass: str) -> None:
     data = sample(name)
+    text = example(of_pass, data)
     result = patch(data, [text])
     (listing,) = read_listings(data)
     (after,) = read_listings(result.cubin)

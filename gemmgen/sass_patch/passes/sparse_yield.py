@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
-from gemmgen.sass_patch.encoding import issue_of, staying, yielding
 from gemmgen.sass_patch.listing import REWRITABLE, Listing
-from gemmgen.sass_patch.passes.rewrite import Rewrite
-from gemmgen.sass_patch.reuse import settle_reuse
-
-INTERLEAVED_STALL = 1  # cycles: of the yields that ptxas puts into a promotion on purpose
+from gemmgen.sass_patch.passes.rewrite import Rewrite, yield_at
 
 
 def sparse_yield(listing: Listing, period: int, phase: int, on: str) -> Rewrite:
@@ -25,15 +19,5 @@ def sparse_yield(listing: Listing, period: int, phase: int, on: str) -> Rewrite:
     gives the same code as the pass on the output of ptxas 12.8. A yield with a stall count above 1
     stays: the warp waits for a result there and has nothing to issue anyway.
     """
-    code = list(listing.code)
     runs = listing.promotion_runs(REWRITABLE[on])
-    touched = set(chain.from_iterable(runs))
-    for run in runs:
-        for number, index in enumerate(run):
-            issue = issue_of(code[index])
-            if number % period == phase:
-                code[index] = yielding(code[index])
-            elif issue.yields and issue.stall == INTERLEAVED_STALL:
-                code[index] = staying(code[index])
-    settle_reuse(code, listing.flow, touched)
-    return Rewrite(tuple(code))
+    return yield_at(listing, runs, {k for run in runs for k in run[phase::period]})

@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 MARKER = "cosh"  # in the name of the marker kernel, and of no other
@@ -33,12 +34,21 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Timing:
-    """The kernel time of one candidate over all rounds, in us."""
+    """The kernel time of one candidate, in us."""
 
-    median: float
-    spread: float  # from the first quartile to the third
+    times: tuple[float, ...]  # one a round, in order
     kernel: str  # the longest one's name
     timer: str  # cupti | events
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+    @property
+    def spread(self) -> float:
+        """From the first quartile to the third."""
+        first, _, third = statistics.quantiles(self.times, n=4, method="inclusive")
+        return third - first
 
 
 class L2Flush:
@@ -106,8 +116,8 @@ def _measure_by_cupti(
     for index, call in zip(order, calls, strict=True):
         per_launch[index].append(call)
     return [
-        _timing(
-            [sum(kernel.us for kernel in call) for call in calls],
+        Timing(
+            tuple(sum(kernel.us for kernel in call) for call in calls),
             max(calls[0], key=lambda kernel: kernel.us).name,
             "cupti",
         )
@@ -136,9 +146,8 @@ def _measure_by_events(
     launches: Sequence[Launch], rounds: int, flush: Callable[[], None]
 ) -> list[Timing]:
     order = rotated(len(launches), rounds)
-    pairs = [
-        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in order
-    ]
+    event: Callable[..., Any] = torch.cuda.Event  # which torch does not annotate
+    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in order]
     for index, (start, end) in zip(order, pairs, strict=True):
         flush()
         start.record()
@@ -148,9 +157,4 @@ def _measure_by_events(
     times: list[list[float]] = [[] for _ in launches]
     for index, (start, end) in zip(order, pairs, strict=True):
         times[index].append(1000 * start.elapsed_time(end))
-    return [_timing(values, "", "events") for values in times]
-
-
-def _timing(times: list[float], kernel: str, timer: str) -> Timing:
-    first, median, third = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, third - first, kernel, timer)
+    return [Timing(tuple(values), "", "events") for values in times]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from gemmgen.errors import DeviceError
 
 try:
     import pynvml
@@ -88,4 +89,8 @@ def _nvidia_smi(query: str, uuid: str | None = None) -> str:
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        sys.exit(f"no GPU to measure on: {error}")
+        raise DeviceError(
+            "there is no GPU to measure on",
+            expected="nvidia-smi, which comes with NVIDIA's driver, and a GPU that it shows",
+            got=error,
+        ) from None
