@@ -21,8 +21,8 @@ def print_report(report: Report) -> None:
     console.print(_table("the finalists, in a run of their own", report.final))
     console.print(
         f"{report.generations} generations, {report.measured} different codes, "
-        f"{report.seconds:.0f} s. ptxas's own bits, loaded twice, differ by {report.noise:.2%}: "
-        "what differs by less does not count."
+        f"{report.seconds:.0f} s\n"
+        f"ptxas's own bits, loaded twice, differ by {report.noise:.2%}; less does not count"
     )
     for name in report.wrong:
         console.print(f"wrong results, so never a winner: {name}", markup=False)
