@@ -28,6 +28,7 @@ class Grouping:
     index: Index | None = None
     # Tiles can hold rows that are not of their group: such rows are left out when D is written.
     clipped: bool = False
+    any_row: bool = False  # of A: where a tile may start
 
     def row_tiles(self, tiles: int, groups: int) -> int:
         """Most tiles along M in all groups, from the `tiles` that cover m rows."""
@@ -60,6 +61,7 @@ GROUPINGS = MappingProxyType(
                 _WEIGHTS,
                 Index("group_ends", "g"),
                 clipped=True,
+                any_row=True,
             ),
             Grouping(
                 "masked",

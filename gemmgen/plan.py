@@ -154,7 +154,8 @@ class Promotion:
     """How the tensor core's partial sums become FP32 totals."""
 
     interval_k: int  # K elements whose partial sums stay in the tensor core's accumulators
-    scale_a_stage_bytes: int  # one FP32 scale a row of the tile, by TMA with the stage
+    scale_a_rows: int  # FP32 scales of A, one a row, that come by TMA with the stage
+    scale_a_stage_bytes: int
     scale_b_block_n: int  # columns of B that share one scale
     scale_b_blocks: int  # most scale blocks that the columns of one warpgroup touch
     # Every count of a warpgroup's columns that can lie in the first of their scale blocks.

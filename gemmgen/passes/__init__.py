@@ -59,11 +59,12 @@ def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
 def _lower_structure(
     spec: GemmSpec, problem: Problem, sass: Sass, structure: Structure, target: Target
 ) -> KernelPlan:
+    grouping = GROUPINGS[spec.grouping]
     tile, cluster = place_tile(structure, target)
     warps = assign_warpgroups(structure, tile, target)
     mma = choose_instruction(problem, tile, warps)
     operand_a, operand_b = place_operands(spec, problem, tile)
-    promotion = plan_promotion(problem, tile, cluster, warps)
+    promotion = plan_promotion(problem, grouping, tile, cluster, warps, target)
     store = choose_store(problem, tile, warps)
     pipeline, store = choose_pipeline(
         spec,
@@ -80,7 +81,6 @@ def _lower_structure(
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
-    grouping = GROUPINGS[scheduler.grouping]
     arguments, params = derive_signature(
         problem, grouping, tile, operand_a, operand_b, promotion, store
     )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from gemmgen.grouping import Grouping
+from gemmgen.passes.limits import require
 from gemmgen.plan import Cluster, Problem, Promotion, Tile, Warps
 from gemmgen.scaling import parse_granularity
+from gemmgen.target import Target
+
+SCALES_ALIGNED = 4  # FP32: TMA copies start at multiples of 16 bytes of the innermost axis
 
 
-def plan_promotion(problem: Problem, tile: Tile, cluster: Cluster, warps: Warps) -> Promotion:
+def plan_promotion(
+    problem: Problem, grouping: Grouping, tile: Tile, cluster: Cluster, warps: Warps, target: Target
+) -> Promotion:
     """Two-level accumulation: the tensor core sums one scale block of K, FP32 totals sum those.
 
     A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
     which they can: selecting scales at run time would stand in every K tile, a copy costs none.
+    A tile that starts at any row of A gets four more scales, from the multiple of 4 before it on.
+    Raises SpecError when the scales of A are more than one TMA box.
     """
     granularity = parse_granularity(problem.scale_b)
     block, interval_k = granularity.mn, granularity.k
@@ -20,9 +29,18 @@ def plan_promotion(problem: Problem, tile: Tile, cluster: Cluster, warps: Warps)
     tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
     splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
     blocks = max(1 + -(-(columns - first) // block) for first in splits)
+    scale_a_rows = tile.m + (SCALES_ALIGNED if grouping.any_row else 0)
+    require(
+        scale_a_rows,
+        target.tma_box,
+        "scales of A in one TMA box",
+        where=f"tile {tile.m}x{tile.n}x{tile.k}",
+        fix="a tile of fewer rows",
+    )
     return Promotion(
         interval_k=interval_k,
-        scale_a_stage_bytes=-(-tile.m * 4 // 128) * 128,
+        scale_a_rows=scale_a_rows,
+        scale_a_stage_bytes=-(-scale_a_rows * 4 // 128) * 128,
         scale_b_block_n=block,
         scale_b_blocks=blocks,
         first_block_columns=splits,

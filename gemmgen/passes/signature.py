@@ -61,7 +61,7 @@ def derive_signature(
     params = (
         tensor_map("a", problem.a, box_a, operand_a.swizzle, L2_PROMOTION),
         tensor_map("b", problem.b, box_b, operand_b.swizzle, L2_PROMOTION),
-        tensor_map("scale_a", "f32", (tile.m, 1), Swizzle.NONE, 128),
+        tensor_map("scale_a", "f32", (promotion.scale_a_rows, 1), Swizzle.NONE, 128),
         tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
         KernelParam("scale_b", "pointer", "scale_b", "f32"),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),

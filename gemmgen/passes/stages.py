@@ -37,7 +37,7 @@ def choose_pipeline(
     pipeline = Pipeline(
         stages=asked or LEAST_STAGES,
         # A TMA box counts in full, also where it hangs over the edge of the tensor.
-        stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + tile.m * 4,
+        stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + promotion.scale_a_rows * 4,
         unroll=unroll,
         early_wait=structure.early_wait,
         hidden_length=tight and problem.k is not None and problem.k <= tile.k,

@@ -97,7 +97,7 @@ def test_swizzles(swizzle, seed):
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [(-3, -2), (60, 30), (0, 31), (100, 0), (5, -8), (-40, 3), (2_000_000, -2_000_000)]
+    ("x", "y"), [(-4, -2), (60, 30), (0, 31), (100, 0), (8, -8), (-40, 3), (2_000_000, -2_000_000)]
 )
 def test_outside_of_the_tensor_there_are_zeros(x, y):
     array = np.random.default_rng(3).standard_normal((32, 64)).astype(np.float32)
@@ -109,6 +109,12 @@ def test_outside_of_the_tensor_there_are_zeros(x, y):
                 padded[row, column] = array[y + row, x + column]
     wanted = _swizzled(padded.view(np.uint8), 128)
     np.testing.assert_array_equal(found, wanted.reshape(-1))
+
+
+@pytest.mark.parametrize("x", [1, 2, -3, 1_000_001])
+def test_the_innermost_coordinate_is_a_multiple_of_16_bytes(x):
+    with pytest.raises(Fault, match="no multiple of 16 bytes"):
+        _load(np.ones((32, 64), np.float32), "f32", (32, 8), 128, (x, 0))
 
 
 def test_the_barrier_counts_all_bytes_of_the_box():

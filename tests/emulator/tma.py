@@ -34,6 +34,9 @@ class Box:
             raise Fault(
                 f"{len(coordinates)} coordinates for a tensor of rank {len(tensor_map.dims)}"
             )
+        if coordinates[0] * tensor_map.element_bytes % 16:
+            # Not in the PTX ISA; an H200 ends the kernel with an illegal instruction.
+            raise Fault(f"innermost coordinate {coordinates[0]} is no multiple of 16 bytes")
         inner = tensor_map.box[0] * tensor_map.element_bytes
         if tensor_map.swizzle and inner != tensor_map.swizzle:
             raise Unsupported(f"an inner box of {inner} bytes with a {tensor_map.swizzle}B swizzle")
