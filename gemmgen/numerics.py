@@ -21,6 +21,7 @@ SCALE_ALIGNMENT = 4  # FP32 elements: TMA wants strides of a multiple of 16 byte
 
 # A subnormal scale has too few bits: the largest element over it could pass the type's largest.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+NAN_CODE = 0x7F  # in both FP8 types
 
 
 # --- Quantisation -------------------------------------------------------------------------------
@@ -33,8 +34,9 @@ def quantize(
 
     The scale of a block is its largest finite magnitude over the type's (448 for e4m3), and 1 for a
     block of zeros. Elements are rounded to nearest even. One that is not finite leaves the scale of
-    its block alone: NaN stays NaN; an infinity becomes NaN in e4m3, which has none, and stays in
-    e5m2. `layout` is that of the scales: `contiguous`, or the fast one of `to_m_major`.
+    its block alone: NaN stays NaN (code 0x7F, whatever its sign); an infinity becomes NaN in e4m3,
+    which has none, and stays in e5m2. `layout` is that of the scales: `contiguous`, or the fast one
+    of `to_m_major`.
     Raises SpecError for a type that is not FP8 or an unknown granularity or layout, TensorError for
     an `x` that is not a floating-point matrix.
     """
@@ -51,14 +53,16 @@ def quantize(
             got=f"{x.dtype} {list(x.shape)}",
         )
     values = x.float()
-    scale = _block_amax(values, block) / element.largest
+    amax = _block_amax(values, block)
+    # By a tensor: on a GPU, torch divides by a number by multiplying with its reciprocal.
+    scale = amax / torch.full_like(amax, element.largest)
     scale = torch.where(scale == 0, 1.0, scale.clamp_min(SMALLEST_SCALE))
     quotient = values / _spread(scale, block, *x.shape[-2:])
-    if element.torch.endswith(
-        "fn"
-    ):  # finite values and NaN only; torch versions differ on infinity
-        quotient = quotient.where(quotient.isfinite(), torch.nan)
     x8 = quotient.to(getattr(torch, element.torch))
+    # Devices and versions of torch differ on the code of a NaN, and on infinity where there is none.
+    finite_only = element.torch.endswith("fn")
+    strange = ~quotient.isfinite() if finite_only else quotient.isnan()
+    x8.view(torch.uint8).masked_fill_(strange, NAN_CODE)
     return x8, to_m_major(scale) if layout == "m_major" else scale
 
 
