@@ -22,13 +22,8 @@ def render(plan: KernelPlan) -> str:
 
     Raises SpecError when the name is one that the kernel's own text uses.
     """
-    text = (
-        _environment()
-        .get_template("kernel.cu.jinja")
-        .render(
-            plan=plan, scheduler=GROUPINGS[plan.scheduler.grouping].scheduler, version=__version__
-        )
-    )
+    scheduler = GROUPINGS[plan.scheduler.grouping].scheduler
+    text = render_template("kernel.cu.jinja", plan=plan, scheduler=scheduler)
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
         raise SpecError(
@@ -39,6 +34,11 @@ def render(plan: KernelPlan) -> str:
             fix=f"for example gemm_{plan.name}",
         )
     return text
+
+
+def render_template(template: str, **names: object) -> str:
+    """The text of a template that is given these names, and the version."""
+    return _environment().get_template(template).render(names, version=__version__)
 
 
 @functools.cache
