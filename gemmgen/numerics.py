@@ -56,7 +56,7 @@ def quantize(
     amax = _block_amax(values, block)
     # By a tensor: on a GPU, torch divides by a number by multiplying with its reciprocal.
     scale = amax / torch.full_like(amax, element.largest)
-    scale = torch.where(scale == 0, 1.0, scale.clamp_min(SMALLEST_SCALE))
+    scale = torch.where(amax == 0, 1.0, scale.clamp_min(SMALLEST_SCALE))
     quotient = values / _spread(scale, block, *x.shape[-2:])
     x8 = quotient.to(getattr(torch, element.torch))
     # Devices and versions of torch differ on the code of a NaN, and on infinity where there is none.

@@ -24,8 +24,8 @@ HELD_ROW = 8192  # elements of a row that a CTA keeps in registers
 NARROWEST, WIDEST = LANE_ELEMENTS, 32 * LANE_ELEMENTS  # K blocks: a lane's share, and a warp's
 
 # The reference divides; kernels multiply by a reciprocal and correct. One correction is exact for
-# every quotient of two numbers of 11 bits over 448, two are for all of FP32
-# (tests/test_quantise.py tries the first and proves the second).
+# every quotient of short numbers over 448 or 57344 (tests/test_quantise.py tries them all), two are
+# for all of FP32.
 CORRECTIONS = {"bf16": 1, "f16": 1, "f32": 2}
 CUDA_BITS = {2: "uint16_t", 4: "uint32_t"}  # by bytes of an element
 
