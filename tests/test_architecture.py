@@ -33,7 +33,10 @@ ROOMS: dict[str, set[str]] = {
         *("artifact", "cache", "target"),
     },
     "runtime": {"errors", "plan", "artifact", *AXES},
-    "numerics": {"errors", *AXES},
+    "quantise": {
+        *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
+    },
+    "numerics": {"errors", "quantise", *AXES},
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
     "inspection": {"errors", "toolchain", "sass_patch"},
@@ -55,7 +58,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "numerics"},
+    "torch": {"runtime", "quantise", "numerics"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
     "yaml": {"spec"},
@@ -69,7 +72,7 @@ GUESTS = {
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
-    *{("toolchain", "filelock"), ("toolchain", "platformdirs")},
+    *{("toolchain", "filelock"), ("toolchain", "platformdirs"), ("numerics", "quantise")},
 }
 
 IMPORT_SECONDS = 2 * 0.15  # twice the budget: a test machine has other things to do

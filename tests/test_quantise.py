@@ -6,6 +6,8 @@ and NaN around what is read.
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
@@ -17,10 +19,17 @@ import torch
 from emulator import floats
 from special_values import DTYPES_IN, with_special_blocks
 
-from gemmgen import UnsupportedError, numerics
+from gemmgen import (
+    CorruptArtifactError,
+    SpecError,
+    TensorError,
+    UnsupportedError,
+    numerics,
+)
 from gemmgen.dtypes import DTYPES
-from gemmgen.quantise import launch
-from gemmgen.quantise.build import render
+from gemmgen.quantise import kernels, launch
+from gemmgen.quantise.build import build_quantiser, render
+from gemmgen.quantise.kernels import QuantiseKernels
 from gemmgen.quantise.launch import Matrices, Scales
 from gemmgen.quantise.plan import CORRECTIONS, QuantisePlan, plan_quantiser, plan_transpose
 from gemmgen.toolchain import compile_to_ptx, find_toolchain
@@ -115,7 +124,12 @@ def assert_the_bits(
 
 # --- Kernels ------------------------------------------------------------------------------------
 
-RAGGED = {"1x128": (2, 21, 600), "128x128": (2, 150, 200), "row": (2, 3, 600), "tensor": (2, 9, 600)}
+RAGGED = {
+    "1x128": (2, 21, 600),
+    "128x128": (2, 150, 200),
+    "row": (2, 3, 600),
+    "tensor": (2, 9, 600),
+}
 
 
 @pytest.mark.toolchain
@@ -169,6 +183,119 @@ def test_the_transpose_of_scales(shape: tuple[int, int, int]) -> None:
     assert torch.equal(device.read_scales(), scale)
 
 
+# --- Calls --------------------------------------------------------------------------------------
+
+
+class EmulatedKernels(QuantiseKernels):
+    """Takes tensors of the CPU and launches on the emulator, on copies of what they hold."""
+
+    def _launch(self, plan, pointers, at, scales, device) -> None:
+        element = 4 if plan.kernel == "transpose" else torch.finfo(DTYPES_IN[plan.x]).bits // 8
+        last = (at.groups - 1) * at.group_pitch + (at.rows - 1) * at.row_pitch + at.k - 1
+        blocks = at.k if plan.kernel == "transpose" else -(-at.k // (plan.block_k or at.k))
+        row_blocks = -(-at.rows // (plan.block_rows or at.rows))
+        last_scale = (at.groups - 1) * scales.group
+        last_scale += (row_blocks - 1) * scales.row + (blocks - 1) * scales.block
+        sizes = {
+            "x": (last + 1) * element,
+            "x8": at.groups * at.rows * at.k,
+            "scale": 4 * (last_scale + 1),
+            "partial": 4 * launch.count_ctas(plan, at),
+        }
+        memory = emulator.Memory()
+        raw = {name: ctypes.string_at(pointer, sizes[name]) for name, pointer in pointers.items()}
+        places = {name: memory.place(content) for name, content in raw.items()}
+        # The same distance from a multiple of 16 bytes as the tensor itself.
+        shift = pointers["x"] % 16
+        places["x"] = memory.place(b"\xff" * shift + raw["x"]) + shift
+        emulator.launch(
+            program_of(plan),
+            plan.name,
+            grid=(launch.count_ctas(plan, at),),
+            block=(plan.threads,),
+            args=launch.param_values(plan, places, at, scales),
+            memory=memory,
+            registers=64,
+        )
+        for name in set(pointers) - {"x"}:
+            content = memory.read(places[name], sizes[name], np.uint8)
+            ctypes.memmove(pointers[name], content.ctypes.data, sizes[name])
+
+
+@pytest.fixture
+def emulated(monkeypatch) -> EmulatedKernels:
+    monkeypatch.setattr(kernels, "takes", lambda *_: True)
+    return EmulatedKernels()
+
+
+TENSORS = {
+    "matrix": lambda x: x[0],
+    "groups": lambda x: x,
+    "four axes": lambda x: x.unflatten(0, (1, 2)),
+    "rows apart": lambda x: x[:, ::2],
+    "rows of a wider matrix": lambda x: x[..., 8:136],
+    "rows at odd addresses": lambda x: x[..., 3:134],
+    "groups apart": lambda x: x[::2, :3],
+    "groups innermost": lambda x: x.transpose(0, 1),
+    "one column": lambda x: x[..., :1],
+    "one row": lambda x: x[:1, :1],
+    "no rows": lambda x: x[:, :0],
+    "no columns": lambda x: x[0, :, :0],
+    "no groups": lambda x: x[:0],
+}
+
+
+@pytest.mark.toolchain
+@pytest.mark.parametrize("case", TENSORS)
+@pytest.mark.parametrize("granularity", RAGGED)
+@pytest.mark.parametrize("layout", ["contiguous", "m_major"])
+def test_calls(emulated: EmulatedKernels, case: str, granularity: str, layout: str) -> None:
+    x = TENSORS[case](with_special_blocks((2, 9, 200), torch.bfloat16))
+    expected8, expected = numerics.quantize(x, "e4m3", granularity, layout)
+    x8, scale = emulated.quantize(x, "e4m3", granularity, layout)
+    assert (x8.shape, scale.shape) == (expected8.shape, expected.shape)
+    assert x8.is_contiguous()
+    assert scale.stride() == expected.stride() or not scale.numel()
+    assert numerics.equal_bits(x8, expected8) == 1
+    assert torch.equal(scale, expected)
+
+
+@pytest.mark.toolchain
+@pytest.mark.parametrize("case", [case for case in TENSORS if case != "groups innermost"])
+def test_calls_of_the_transpose(emulated: EmulatedKernels, case: str) -> None:
+    scale = TENSORS[case](torch.rand(2, 9, 200))
+    expected, fast = numerics.to_m_major(scale), emulated.to_m_major(scale)
+    assert torch.equal(fast, expected)
+    assert fast.stride() == expected.stride() or not scale.numel()
+
+
+def test_tensors_that_kernels_do_not_take() -> None:
+    for call in (
+        lambda x: numerics.quantize(x, "e4m3", "1x128", kernels="cuda"),
+        lambda x: numerics.to_m_major(x, kernels="cuda"),
+    ):
+        with pytest.raises(TensorError, match="kernels do not take this tensor"):
+            call(torch.rand(4, 128))
+
+
+def test_unknown_kernels() -> None:
+    with pytest.raises(SpecError, match="auto, torch or cuda"):
+        numerics.quantize(torch.rand(4, 128), "e4m3", "1x128", kernels="triton")
+
+
+@pytest.mark.toolchain
+def test_kernels_of_a_folder(tmp_path) -> None:
+    """What was built there is found; what another plan made is refused."""
+    plan = plan_transpose()
+    build_quantiser(plan, out=tmp_path)
+    found = QuantiseKernels(tmp_path)._artifact(plan)
+    assert found.path == tmp_path / plan.name
+    with pytest.raises(CorruptArtifactError, match="another gemmgen"):
+        QuantiseKernels(tmp_path)._artifact(dataclasses.replace(plan, threads=512))
+    with pytest.raises(CorruptArtifactError):
+        QuantiseKernels(tmp_path / "nothing")._artifact(plan)
+
+
 # --- Plans --------------------------------------------------------------------------------------
 
 
@@ -196,7 +323,9 @@ def test_one_name_one_kernel() -> None:
 
 def test_every_element_belongs_to_one_thread() -> None:
     """Lanes, vectors and blocks in flight cover a CTA's tile exactly."""
-    for x, k, rows_first in itertools.product(DTYPES_IN, [16, 32, 64, 128, 256, 512], [True, False]):
+    for x, k, rows_first in itertools.product(
+        DTYPES_IN, [16, 32, 64, 128, 256, 512], [True, False]
+    ):
         (plan,) = plan_quantiser(x, "e4m3", f"1x{k}", rows_first=rows_first)
         assert plan.lanes * plan.vectors * plan.vector == k
         blocks = plan.threads // plan.lanes * plan.unroll

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import NoReturn
 
 from gemmgen.dtypes import DTYPES
@@ -92,6 +93,7 @@ class QuantisePlan:
         return json.dumps(record, indent=2) + "\n"
 
 
+@cache
 def plan_quantiser(
     x: str, x8: str, granularity: str, *, aligned: bool = True, rows_first: bool = False
 ) -> tuple[QuantisePlan, ...]:
@@ -104,7 +106,7 @@ def plan_quantiser(
     rows, k = block.mn or 0, block.k or 0
     if x not in CORRECTIONS:
         _refuse("x", " or ".join(CORRECTIONS), x)
-    if not block.scaled or k % NARROWEST or rows * k > CTA_ELEMENTS:
+    if not has_kernel(granularity):
         expected = (
             f"tensor, row, or RxK with K a multiple of {NARROWEST} and "
             f"no more than {CTA_ELEMENTS} elements"
@@ -121,6 +123,14 @@ def plan_quantiser(
     )
 
 
+def has_kernel(granularity: str) -> bool:
+    """Whether kernels are made for blocks of this granularity."""
+    block = parse_granularity(granularity)
+    rows, k = block.mn or 0, block.k or 0
+    return block.scaled and not k % NARROWEST and rows * k <= CTA_ELEMENTS
+
+
+@cache
 def plan_transpose() -> QuantisePlan:
     """The kernel of numerics.to_m_major."""
     return _plan("transpose", "f32", "f32", "1x128", False, 1, 128, True)
@@ -250,6 +260,12 @@ PARAMS = {
     "blocks": (*_CODES, *_SIZES, *_TILES),
     "ctas": (*_CODES, *_SIZES, *_TILES),
     "amax": (_CODES[0], Param("partial", "float* __restrict__"), *_SIZES, *_SHARES),
-    "tensor": (*_CODES, Param("partial", "const float* __restrict__"), *_SIZES, *_SHARES),
+    "tensor": (
+        *_CODES,
+        Param("partial", "const float* __restrict__"),
+        *_SIZES,
+        *_SHARES,
+        _TILES[-1],
+    ),
     "transpose": (*_SCALES, *_SIZES, *_TILES),
 }
