@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gemmgen.errors import ArtifactError, CorruptArtifactError, OutputError
-from gemmgen.plan import KernelPlan
+from gemmgen.plan import KernelPlan, Sass
 
 SCHEMA_VERSION = 1
 
@@ -109,8 +109,20 @@ class Artifact:
             raise _corrupt(self.path / PLAN, "a kernel plan of this gemmgen", error) from None
 
 
+class Buildable(Protocol):
+    """What a plan must have for its kernel to be compiled and stored."""
+
+    @property
+    def name(self) -> str: ...  # folder, file and `extern "C"` symbol
+    @property
+    def spec(self) -> str: ...  # the request, as YAML
+    @property
+    def sass(self) -> Sass: ...
+    def to_json(self) -> str: ...
+
+
 def assemble(
-    plan: KernelPlan,
+    plan: Buildable,
     files: Mapping[str, bytes],
     *,
     key: str,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gemmgen import artifact, sass_patch
-from gemmgen.artifact import Artifact
+from gemmgen.artifact import Artifact, Buildable
 from gemmgen.cache import Cache, cache_key, default_root
 from gemmgen.errors import ArtifactError, CompileError, GemmgenError, SpecError
 from gemmgen.passes import lower
@@ -77,8 +77,12 @@ def build_kernels(
 
 def build_plan(plan: KernelPlan, *, out: str | Path | None = None) -> Build:
     """The kernel of a plan; see `build_kernel`."""
+    return build_text(plan, render(plan), out=out)
+
+
+def build_text(plan: Buildable, source: str, *, out: str | Path | None = None) -> Build:
+    """The kernel whose plan and text these are; see `build_kernel`."""
     start = time.perf_counter()
-    source = render(plan)
     toolchain = find_toolchain(plan.sass.toolchain)
     passes = [sass_patch.parse_pass(text) for text in plan.sass.passes]
     versions = [(str(step), step.version) for step in passes]
@@ -97,12 +101,13 @@ def build_plan(plan: KernelPlan, *, out: str | Path | None = None) -> Build:
     return Build(built, not compiled, time.perf_counter() - start)
 
 
-def _make(plan: KernelPlan, source: str, toolchain: Toolchain, key: str) -> dict[str, bytes]:
+def _make(plan: Buildable, source: str, toolchain: Toolchain, key: str) -> dict[str, bytes]:
     """The files of an artifact, from the compilers."""
     compiled = compile_cuda(
         source, plan.name, toolchain, allow=frozenset(map(Flaw, plan.sass.allow))
     )
-    _check_registers(plan, compiled)
+    if isinstance(plan, KernelPlan):
+        _check_registers(plan, compiled)
     patched = sass_patch.patch(compiled.cubin, passes=plan.sass.passes)
     files = {
         artifact.SOURCE: source.encode(),

@@ -7,7 +7,7 @@ block of an axis may be ragged. Knows nothing of kernels, and converts nothing u
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +16,41 @@ from gemmgen.dtypes import DTYPES, DType
 from gemmgen.errors import SpecError, TensorError
 from gemmgen.scaling import ScaleGranularity, parse_granularity
 
+if TYPE_CHECKING:
+    from gemmgen.quantise.kernels import QuantiseKernels
+
 ScaleLayout = Literal["contiguous", "m_major"]
+Kernels = Literal["auto", "torch", "cuda"]
 SCALE_ALIGNMENT = 4  # FP32 elements: TMA wants strides of a multiple of 16 bytes
 
 # A subnormal scale has too few bits: the largest element over it could pass the type's largest.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+NAN_CODE = 0x7F  # in both FP8 types
 
 
 # --- Quantisation -------------------------------------------------------------------------------
 
 
 def quantize(
-    x: torch.Tensor, dtype: str, granularity: str, layout: ScaleLayout = "contiguous"
+    x: torch.Tensor,
+    dtype: str,
+    granularity: str,
+    layout: ScaleLayout = "contiguous",
+    kernels: Kernels = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """FP8 elements and FP32 scales of `x` [..., rows, K]; elements times scales are close to `x`.
 
     The scale of a block is its largest finite magnitude over the type's (448 for e4m3), and 1 for a
     block of zeros. Elements are rounded to nearest even. One that is not finite leaves the scale of
-    its block alone: NaN stays NaN; an infinity becomes NaN in e4m3, which has none, and stays in
-    e5m2. `layout` is that of the scales: `contiguous`, or the fast one of `to_m_major`.
-    Raises SpecError for a type that is not FP8 or an unknown granularity or layout, TensorError for
-    an `x` that is not a floating-point matrix.
+    its block alone: NaN stays NaN (code 0x7F, whatever its sign); an infinity becomes NaN in e4m3,
+    which has none, and stays in e5m2. `layout` is that of the scales: `contiguous`, or the fast one
+    of `to_m_major`.
+
+    `kernels` changes speed, never a bit: `torch` computes with torch, anywhere; `cuda` launches
+    gemmgen's kernels and raises what `quantise.kernels` says where it cannot; `auto` launches them
+    where they take `x`, which is then on a Hopper GPU, and there is a compiler.
+    Raises SpecError for a type that is not FP8 or an unknown granularity, layout or kernels,
+    TensorError for an `x` that is not a floating-point matrix.
     """
     element = _fp8(dtype)
     block = _granularity(granularity)
@@ -50,16 +64,20 @@ def quantize(
             expected="a floating-point tensor [..., rows, K]",
             got=f"{x.dtype} {list(x.shape)}",
         )
+    if fast := _fast_kernels(kernels, x, granularity):
+        return fast.quantize(x, dtype, granularity, layout)
     values = x.float()
-    scale = _block_amax(values, block) / element.largest
-    scale = torch.where(scale == 0, 1.0, scale.clamp_min(SMALLEST_SCALE))
+    amax = _block_amax(values, block)
+    # By a tensor: on a GPU, torch divides by a number by multiplying with its reciprocal.
+    scale = amax / torch.full_like(amax, element.largest)
+    scale = torch.where(amax == 0, 1.0, scale.clamp_min(SMALLEST_SCALE))
     quotient = values / _spread(scale, block, *x.shape[-2:])
-    if element.torch.endswith(
-        "fn"
-    ):  # finite values and NaN only; torch versions differ on infinity
-        quotient = quotient.where(quotient.isfinite(), torch.nan)
     x8 = quotient.to(getattr(torch, element.torch))
-    return x8, to_m_major(scale) if layout == "m_major" else scale
+    # Devices and versions of torch differ on the code of NaN, and on infinity without a code.
+    finite_only = element.torch.endswith("fn")
+    strange = ~quotient.isfinite() if finite_only else quotient.isnan()
+    x8.view(torch.uint8).masked_fill_(strange, NAN_CODE)
+    return x8, to_m_major(scale, "torch") if layout == "m_major" else scale
 
 
 def dequantize(
@@ -81,6 +99,21 @@ def dequantize(
             got=list(scale.shape),
         )
     return x8.to(dtype) * _spread(scale, block, rows, k).to(dtype)
+
+
+def _fast_kernels(
+    kernels: Kernels, x: torch.Tensor, granularity: str | None = None
+) -> QuantiseKernels | None:
+    """What quantises `x`, or transposes it where no granularity is given; None: torch does."""
+    if kernels not in ("auto", "torch", "cuda"):
+        expected = "auto, torch or cuda"
+        raise SpecError("not a kind of kernels", where="kernels", expected=expected, got=kernels)
+    if kernels == "torch" or (kernels == "auto" and not x.is_cuda):
+        return None
+    from gemmgen.quantise.kernels import shared_kernels  # the driver's bindings, where they serve
+
+    fast = shared_kernels()
+    return fast if kernels == "cuda" or fast.serves(x, granularity) else None
 
 
 def _fp8(name: str) -> DType:
@@ -129,12 +162,14 @@ def _spread(scale: torch.Tensor, block: ScaleGranularity, rows: int, k: int) -> 
 # --- Layout of scales ---------------------------------------------------------------------------
 
 
-def to_m_major(scale: torch.Tensor) -> torch.Tensor:
+def to_m_major(scale: torch.Tensor, kernels: Kernels = "auto") -> torch.Tensor:
     """The same scales [..., M, K blocks] in the fast layout, always a copy.
 
     The stride is 1 over M and align(M, 4) over K blocks; what lies between two K blocks' scales is
-    never read.
+    never read. `kernels` as in `quantize`.
     """
+    if fast := _fast_kernels(kernels, scale):
+        return fast.to_m_major(scale)
     *groups, m, k_blocks = scale.shape
     storage = scale.new_empty((*groups, k_blocks, m_major_pitch(m)))
     return storage.mT[..., :m, :].copy_(scale)

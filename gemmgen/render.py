@@ -24,9 +24,8 @@ def render(plan: KernelPlan) -> str:
     Raises SpecError when the name is one that the kernel's own text uses.
     """
     grouping = GROUPINGS[plan.scheduler.grouping]
-    template = _environment().get_template("kernel.cu.jinja")
-    text = template.render(
-        plan=plan, grouping=grouping, loads=_tma_loads(plan, grouping), version=__version__
+    text = render_template(
+        "kernel.cu.jinja", plan=plan, grouping=grouping, loads=_tma_loads(plan, grouping)
     )
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
@@ -38,6 +37,11 @@ def render(plan: KernelPlan) -> str:
             fix=f"for example gemm_{plan.name}",
         )
     return text
+
+
+def render_template(template: str, **names: object) -> str:
+    """The text of a template that is given these names, and the version."""
+    return _environment().get_template(template).render(names, version=__version__)
 
 
 @functools.cache

@@ -33,7 +33,10 @@ ROOMS: dict[str, set[str]] = {
         *("artifact", "cache", "target"),
     },
     "runtime": {"errors", "plan", "artifact", *AXES},
-    "numerics": {"errors", *AXES},
+    "quantise": {
+        *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
+    },
+    "numerics": {"errors", "quantise", *AXES},
     "measure": {"errors", "artifact", "numerics", "runtime"},
     "tune": {"errors", "sass_patch", "measure"},
     "tables": {"plan"},
@@ -62,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "numerics", "measure"},
+    "torch": {"runtime", "quantise", "numerics", "measure"},
     "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
@@ -77,7 +80,7 @@ GUESTS = {
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
-    *{("toolchain", "filelock"), ("toolchain", "platformdirs")},
+    *{("toolchain", "filelock"), ("toolchain", "platformdirs"), ("numerics", "quantise")},
 }
 
 IMPORT_SECONDS = 2 * 0.15  # twice the budget: a test machine has other things to do

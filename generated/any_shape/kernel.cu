@@ -197,13 +197,13 @@ struct TileScheduler {
       : rows(ceil_div(problem.m, kTileM)), columns(ceil_div(problem.n, kTileN)) {}
   DEVICE bool next() {
     if (index >= rows * columns) return false;
-    place(index);
+    place(index, rows);
     return true;
   }
 
   // Tile number `tile` of rows x columns, down bands of kRasterBand tiles along M and column by
   // column, so that CTAs that run at the same time share rows of A and of B in L2.
-  DEVICE void place(uint32_t tile) {
+  DEVICE void place(uint32_t tile, uint32_t rows) {
     const uint32_t full = min(kRasterBand, rows);  // no product beyond the number of tiles
     const uint32_t band = tile / (full * columns) * full;
     const uint32_t within = tile % (full * columns);

@@ -158,3 +158,12 @@ def pack(low: Array, high: Array, name: str) -> Array:
 def unpack_fp8(codes: Array, name: str) -> Array:
     low, high = (floats.decode_fp8(codes >> np.uint16(s) & np.uint16(255), name) for s in (0, 8))
     return pack(low, high, "f16")
+
+
+def largest_pairs(a: Array, b: Array, name: str) -> Array:
+    """`max.NaN` of both halves of a register; a NaN wins and becomes 0x7FFF."""
+    halves = [np.ascontiguousarray(value)[:, None].view(np.uint16) for value in (a, b)]
+    larger = np.maximum(*(floats.decode(half, name) for half in halves))
+    encode = floats.encode_bf16 if name == "bf16" else floats.encode_f16
+    codes = np.where(np.isnan(larger), 0x7FFF, encode(larger)).astype(np.uint16)
+    return codes.view(np.uint32)[:, 0]

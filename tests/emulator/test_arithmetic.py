@@ -137,6 +137,7 @@ def test_predicates_combine():
         ("abs.f32 %x, %a0;", lambda a, b: np.abs(a)),
         ("min.f32 %x, %a0, %a1;", np.fmin),
         ("max.f32 %x, %a0, %a1;", np.fmax),
+        ("max.NaN.f32 %x, %a0, %a1;", np.maximum),
         ("mul.f32 %x, %a0, 0f40000000;", lambda a, b: a * np.float32(2)),
         ("ex2.approx.ftz.f32 %x, %a0;", lambda a, b: np.exp2(a)),
         ("div.rn.f32 %x, %a0, %a1;", lambda a, b: a / b),
@@ -162,6 +163,16 @@ def test_half_precision_pairs(name):
     encode = getattr(floats, f"encode_{name}")
     np.testing.assert_array_equal(found >> np.uint32(16), encode(REALS))
     np.testing.assert_array_equal(found & 0xFFFF, encode(REALS2))
+
+
+@pytest.mark.parametrize("name", ["bf16", "f16"])
+def test_the_larger_of_half_precision_pairs(name):
+    encode, decode = getattr(floats, f"encode_{name}"), getattr(floats, f"decode_{name}")
+    pairs = [encode(np.stack(values, axis=1)) for values in ((REALS, REALS2), (REALS2, REALS2))]
+    words = [pair.view(np.uint32)[:, 0] for pair in pairs]
+    found = compute(f"max.NaN.{name}x2 %x, %a0, %a1;", words, "u32")
+    wanted = np.maximum(decode(pairs[0]), decode(pairs[1]))
+    np.testing.assert_array_equal(decode(found.view(np.uint16).reshape(32, 2)), wanted)
 
 
 @pytest.mark.parametrize("name", ["e4m3", "e5m2"])

@@ -14,6 +14,10 @@ from typing import Any
 
 from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
 from gemmgen.build import build_kernels
+from gemmgen.dtypes import DTYPES
+from gemmgen.quantise.build import build_quantiser
+from gemmgen.quantise.kernels import QuantiseKernels
+from gemmgen.quantise.plan import CORRECTIONS, QuantisePlan, plan_quantiser, plan_transpose
 from gemmgen.runtime import load_kernel
 
 
@@ -134,6 +138,33 @@ def all_specs() -> list[GemmSpec]:
     return list({lower(item).name: item for item in specs}.values())
 
 
+# --- Quantising kernels -------------------------------------------------------------------------
+
+QUANTISE_GRANULARITIES = ("1x128", "128x128", "row", "tensor", "1x32", "1x512")
+
+
+def quantise_plans() -> list[QuantisePlan]:
+    """Every quantising kernel once."""
+    plans = [
+        plan
+        for x in CORRECTIONS
+        for x8 in (row.name for row in DTYPES.values() if row.bits == 8)
+        for granularity in QUANTISE_GRANULARITIES
+        for aligned in (True, False)
+        for rows_first in (True, False)
+        for plan in plan_quantiser(x, x8, granularity, aligned=aligned, rows_first=rows_first)
+    ]
+    return list({plan.name: plan for plan in (plan_transpose(), *plans)}.values())
+
+
+@cache
+def quantisers() -> QuantiseKernels:
+    """From GEMMGEN_TEST_KERNELS when that folder has them."""
+    folder = os.environ.get("GEMMGEN_TEST_KERNELS", "")
+    there = os.path.isdir(os.path.join(folder, plan_transpose().name))
+    return QuantiseKernels(folder if there else None)
+
+
 # --- Building and loading -----------------------------------------------------------------------
 
 
@@ -159,6 +190,8 @@ def main() -> None:
     specs = all_specs()
     outcomes = build_kernels(specs, out=sys.argv[1])
     failures = [outcome for outcome in outcomes if isinstance(outcome, GemmgenError)]
+    for plan in quantise_plans():
+        build_quantiser(plan, out=sys.argv[1])
     print(*failures, f"{len(specs) - len(failures)} of {len(specs)} kernels in {sys.argv[1]}")
     sys.exit(bool(failures))
 
