@@ -10,6 +10,7 @@ import ctypes
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Sequence
 
 import emulator
@@ -384,3 +385,29 @@ def test_quotients_of_long_numbers() -> None:
     for divisor in (np.full_like(numbers, numbers[-1]), random.permutation(numbers)):
         found = divide(numbers, divisor, 1 / divisor, CORRECTIONS["f32"])
         np.testing.assert_array_equal(found, numbers / divisor)
+
+
+# --- Text ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x", DTYPES_IN)
+@pytest.mark.parametrize("granularity", [*RAGGED, "transpose"])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_house_rules(x: str, granularity: str, aligned: bool) -> None:
+    plans = (
+        (plan_transpose(),)
+        if granularity == "transpose"
+        else plan_quantiser(x, "e4m3", granularity, aligned=aligned)
+    )
+    for plan in plans:
+        text = render(plan)
+        lines = text.splitlines()
+        assert not [line for line in lines if len(line) > 100 or line != line.rstrip()]
+        assert "\n\n\n" not in text
+        assert not re.search(r"\{\{|\{%|\{#|\b(None|True|False|nullptr)\b|#include", text)
+        assert re.findall(r'extern "C".*\n(\w+)\(', text) == [plan.name]
+        code = re.sub(r"//.*|\"(?:[^\"\\]|\\.)*\"", "", text)
+        defined = set(re.findall(r"\b(k[A-Z]\w*)(?= =)", code))
+        defined |= set(re.findall(r"^DEVICE [\w ]+?(\w+)\(", code, re.MULTILINE))
+        defined |= set(re.findall(r"using (\w+) =", code))
+        assert not [name for name in defined if len(re.findall(rf"\b{name}\b", code)) < 2]

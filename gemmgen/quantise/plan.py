@@ -28,7 +28,7 @@ NARROWEST, WIDEST = LANE_ELEMENTS, 32 * LANE_ELEMENTS  # K blocks: a lane's shar
 # every quotient of short numbers over 448 or 57344 (tests/test_quantise.py tries them all), two are
 # for all of FP32.
 CORRECTIONS = {"bf16": 1, "f16": 1, "f32": 2}
-CUDA_BITS = {2: "uint16_t", 4: "uint32_t"}  # by bytes of an element
+CUDA_BITS = {2: "unsigned short", 4: "unsigned int"}  # by bytes of an element
 
 
 @dataclass(frozen=True)
