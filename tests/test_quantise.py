@@ -411,3 +411,13 @@ def test_house_rules(x: str, granularity: str, aligned: bool) -> None:
         defined |= set(re.findall(r"^DEVICE [\w ]+?(\w+)\(", code, re.MULTILINE))
         defined |= set(re.findall(r"using (\w+) =", code))
         assert not [name for name in defined if len(re.findall(rf"\b{name}\b", code)) < 2]
+
+
+def test_a_name_stands_for_one_kernel() -> None:
+    plans: dict[str, set[str]] = {}
+    for x, x8, granularity, aligned, rows_first in itertools.product(
+        CORRECTIONS, ("e4m3", "e5m2"), ("1x128", "128x128", "row", "tensor"), *[(True, False)] * 2
+    ):
+        for plan in plan_quantiser(x, x8, granularity, aligned=aligned, rows_first=rows_first):
+            plans.setdefault(plan.name, set()).add(plan.to_json())
+    assert not [name for name, texts in plans.items() if len(texts) > 1]

@@ -118,9 +118,13 @@ def plan_quantiser(
         kernels = ("blocks",)
     else:
         kernels, rows_first = ("ctas",), False
-    return tuple(
-        _plan(kernel, x, x8, granularity, aligned, rows, k, rows_first) for kernel in kernels
-    )
+    # The first pass over a matrix knows nothing of the codes: one kernel serves all of them.
+    plans = []
+    for kernel in kernels:
+        first = kernel == "amax"
+        codes, transposed = ("f32", False) if first else (x8, rows_first)
+        plans.append(_plan(kernel, x, codes, granularity, aligned, rows, k, transposed))
+    return tuple(plans)
 
 
 def has_kernel(granularity: str) -> bool:
