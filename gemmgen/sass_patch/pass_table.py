@@ -40,6 +40,7 @@ class Parameter:
     default: Value | None  # None: it has to be given
     allowed: str  # for messages
     accepts: Callable[[Value], bool]
+    follows: Callable[[Mapping[str, Value]], Value] | None = None  # a default made of the others
 
 
 def _whole(default: int, low: int, high: int) -> Parameter:
@@ -55,6 +56,12 @@ _FRACTION = Parameter(
     Fraction(1),
     "a fraction above 0, at most 1, such as 9/16",
     lambda value: isinstance(value, (int, Fraction)) and 0 < value <= 1,
+)
+_PHASE = Parameter(
+    None,
+    f"a whole number from 0 to {LONGEST_PERIOD - 1}",
+    lambda value: isinstance(value, int) and 0 <= value < LONGEST_PERIOD,
+    follows=lambda values: int(values["period"]) - 1,  # type: ignore[arg-type]
 )
 _YIELDS = Parameter(None, ALLOWED, lambda value: isinstance(value, Pattern))
 
@@ -80,7 +87,7 @@ PASSES: dict[str, Pass] = {
         1,
         {
             "period": _whole(8, 1, LONGEST_PERIOD),
-            "phase": _whole(7, 0, LONGEST_PERIOD - 1),
+            "phase": _PHASE,
             "on": _ON,
         },
         _check_phase,
@@ -147,6 +154,9 @@ def parse_pass(text: str) -> PassCall:
             )
         seen.add(key)
         values[key] = _checked(text, key, value, row.parameters[key])
+    for key, parameter in row.parameters.items():
+        if key not in values and parameter.follows:
+            values[key] = parameter.follows(values)
     if missing := row.parameters.keys() - values:
         (key,) = missing
         raise PatchError(
@@ -155,7 +165,7 @@ def parse_pass(text: str) -> PassCall:
     problem = row.check(**values)
     if problem:
         raise PatchError("these values do not go together", where=text, expected=problem)
-    return PassCall(name, values)
+    return PassCall(name, {key: values[key] for key in row.parameters})
 
 
 def _parse_argument(text: str, argument: str) -> tuple[str, Value]:

@@ -22,7 +22,7 @@ def test_each_pass_has_defaults(name: str) -> None:
     assert parse_pass(str(call)) == call
     for key, parameter in PASSES[name].parameters.items():
         assert parameter.accepts(call.values[key]), key
-        assert (parameter.default is None) == (name in EXAMPLES)
+        assert (parameter.default is parameter.follows is None) == (name in EXAMPLES)
     assert (PASSES[name].run.__doc__ or "").count("\n") > 1
 
 
@@ -31,6 +31,7 @@ def test_each_pass_has_defaults(name: str) -> None:
     [
         ("sparse_yield", "sparse_yield(period=8, phase=7, on=ffma)"),
         ("sparse_yield()", "sparse_yield(period=8, phase=7, on=ffma)"),
+        ("sparse_yield(period=4)", "sparse_yield(period=4, phase=3, on=ffma)"),
         (" sparse_yield ( phase = 3,period=16 ) ", "sparse_yield(period=16, phase=3, on=ffma)"),
         ("sparse_yield(on=fadd)", "sparse_yield(period=8, phase=7, on=fadd)"),
         ("interleave_ffma", "interleave_ffma(fraction=1)"),
@@ -72,7 +73,7 @@ def test_values_have_their_types() -> None:
         ("sparse_yield(period=0)", "period cannot be 0"),
         ("sparse_yield(period=9999)", "period cannot be 9999"),
         ("sparse_yield(period=ffma)", "period cannot be ffma"),
-        ("sparse_yield(period=4)", "phase below period, which is 4"),
+        ("sparse_yield(period=4, phase=4)", "phase below period, which is 4"),
         ("sparse_yield(on=hfma)", "on cannot be hfma[\\s\\S]*ffma, fmul, fadd, all"),
         ("interleave_ffma(fraction=0)", "fraction cannot be 0"),
         ("interleave_ffma(fraction=17/16)", "fraction cannot be 17/16"),
