@@ -15,7 +15,13 @@ from gemmgen.version import __version__
 if TYPE_CHECKING:
     import jinja2
 
-CUDA_TYPES = {"u32": "uint32_t", "i32": "int", "f32": "float", "bf16": "uint16_t"}
+CUDA_TYPES = {
+    "u32": "uint32_t",
+    "i32": "int",
+    "f32": "float",
+    "bf16": "uint16_t",
+    "f16": "uint16_t",
+}
 
 
 def render(plan: KernelPlan) -> str:

@@ -16,6 +16,7 @@ from strategies import spec
 
 from gemmgen import numerics
 from gemmgen.build import build_kernel
+from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelPlan
 from gemmgen.runtime.arguments import Arguments
 from gemmgen.runtime.call import count_clusters, count_ctas, param_values
@@ -32,6 +33,13 @@ BOUND = 2.5e-3
 def built(**keys: Any) -> tuple[KernelPlan, str]:
     artifact = build_kernel(GemmSpec(**spec(**keys)))
     return artifact.plan, artifact.files["kernel.ptx"].decode()
+
+
+class Frozen(dict[str, str]):
+    """Keys of an operand, for the cache of built kernels."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
 
 
 class Storages:
@@ -126,6 +134,35 @@ def test_the_whole_way(keys: dict[str, Any], shape: tuple[int, int, int]) -> Non
     rounding = numerics.relative_error(expected.bfloat16(), expected)
     assert numerics.relative_error(d, expected) <= max(BOUND, 1.01 * rounding)
     assert numerics.equal_bits(d, numerics.gemm_two_level(*inputs)) > 0.99
+
+
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        *(("e5m2", "e5m2", "bf16"), ("e5m2", "e4m3", "bf16"), ("e4m3", "e5m2", "bf16")),
+        ("e4m3", "e4m3", "f16"),
+    ],
+)
+@pytest.mark.parametrize("tile", ["64x64", "128x176"])
+def test_every_element_type(dtypes: tuple[str, str, str], tile: str) -> None:
+    (a_type, b_type, d_type), (m, n, k) = dtypes, (70, 264, 272)
+    plan, ptx = built(
+        n=n,
+        k=k,
+        tile=tile,
+        a=Frozen(dtype=a_type, scale="1x128"),
+        b=Frozen(dtype=b_type, scale="128x128"),
+        d=Frozen(dtype=d_type),
+    )
+    generator = torch.Generator().manual_seed(5)
+    a, b = (torch.randn(rows, k, generator=generator) for rows in (m, n))
+    inputs = (
+        *numerics.quantize(a, a_type, "1x128", layout="m_major"),
+        *numerics.quantize(b, b_type, "128x128"),
+    )
+    d = torch.full((m, n), torch.nan, dtype=getattr(torch, DTYPES[d_type].torch))
+    call(plan, ptx, *inputs, d)
+    assert numerics.relative_error(d, numerics.reference(*inputs)) <= BOUND
 
 
 def test_slices_of_larger_tensors() -> None:

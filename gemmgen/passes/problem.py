@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gemmgen.dtypes import DTYPES
 from gemmgen.errors import UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import Problem
@@ -15,8 +16,9 @@ LEAST_EXPECTED_M = 64  # of a group
 
 # What the promotion template does today: the scales of DeepSeek's FP8 training recipe
 # (arXiv 2412.19437, section 3.3): a row of A and a 128-block of K, a 128x128 block of B.
-DTYPES_BUILT = ("e4m3", "e4m3", "bf16")
-SCALES_BUILT = ("1x128", "128x128")
+FP8 = tuple(row.name for row in DTYPES.values() if row.bits == 8)
+DTYPES_BUILT = (FP8, FP8, ("bf16", "f16"))
+SCALES_BUILT = (("1x128",), ("128x128",))
 
 
 def admit(spec: GemmSpec) -> Problem:
@@ -64,15 +66,15 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
     for key, got, built in zip(
         ("a.dtype", "b.dtype", "d.dtype"), dtypes, DTYPES_BUILT, strict=True
     ):
-        if got != built:
-            yield f"{key}: {got}; built: {built}"
+        if got not in built:
+            yield f"{key}: {got}; built: {', '.join(built)}"
     scales = (spec.a.scale, spec.b.scale)
     for key, got, built in zip(("a.scale", "b.scale"), scales, SCALES_BUILT, strict=True):
-        if got != built:
-            yield f"{key}: {got}; built: {built}"
+        if got not in built:
+            yield f"{key}: {got}; built: {', '.join(built)}"
     if GROUPINGS[spec.grouping].scheduler is None:
-        built = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
-        yield f"grouping: {spec.grouping}; built: {built}"
+        modes = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
+        yield f"grouping: {spec.grouping}; built: {modes}"
     if spec.schedule not in ("auto", "cooperative"):
         yield f"schedule: {spec.schedule}; built: cooperative"
     if spec.warpgroups != "auto" and spec.warpgroups.k != 1:

@@ -132,7 +132,7 @@ DEVICE float load_global(const float* address) {
   asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
   return value;
 }
-DEVICE uint32_t pack_bf16(float low, float high) {
+DEVICE uint32_t pack(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
@@ -369,8 +369,8 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
 // i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
 DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float (&right)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], { %1, %2, %3, %4 };" ::"r"(address),
-               "r"(pack_bf16(left[0], left[1])), "r"(pack_bf16(left[2], left[3])),
-               "r"(pack_bf16(right[0], right[1])), "r"(pack_bf16(right[2], right[3])) : "memory");
+               "r"(pack(left[0], left[1])), "r"(pack(left[2], left[3])),
+               "r"(pack(right[0], right[1])), "r"(pack(right[2], right[3])) : "memory");
 }
 
 DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,

@@ -111,6 +111,18 @@ GROUPED = {
 GROUPED_TILES = ("auto", "64x64", "128x176", "128x256")
 
 
+# Element types of A, B and D.
+ELEMENT_TYPES = (
+    *(("e5m2", "e5m2", "bf16"), ("e5m2", "e4m3", "bf16"), ("e4m3", "e5m2", "bf16")),
+    ("e4m3", "e4m3", "f16"),
+)
+
+
+def typed(a: str, b: str, d: str) -> GemmSpec:
+    keys = {"a": {"dtype": a, "scale": "1x128"}, "b": {"dtype": b, "scale": "128x128"}}
+    return GemmSpec(**keys, d={"dtype": d}, n=STRUCTURE_N, k=STRUCTURE_K)
+
+
 def grouped(grouping: str, tile: str) -> GemmSpec:
     groups, expected_m, n, k = GROUPED[grouping]
     return spec(n=n, k=k, expected_m=expected_m, grouping=grouping, groups=groups, tile=tile)
@@ -134,6 +146,7 @@ def all_specs() -> list[GemmSpec]:
         *map(structure, STRUCTURES),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
         *GOLDENS.values(),
+        *(typed(*types) for types in ELEMENT_TYPES),
     ]
     return list({lower(item).name: item for item in specs}.values())
 

@@ -11,6 +11,7 @@ from gpu.kernels import (
     EDGE_KS,
     EDGE_MS,
     EDGE_NS,
+    ELEMENT_TYPES,
     PEER_SHAPES,
     STRUCTURE_K,
     STRUCTURE_MS,
@@ -21,6 +22,7 @@ from gpu.kernels import (
     kernel,
     planned,
     structure,
+    typed,
 )
 from gpu.problem import (
     LARGEST_ERROR,
@@ -33,6 +35,7 @@ from gpu.problem import (
 )
 
 from gemmgen import GemmKernel, LaunchError, TensorError, numerics
+from gemmgen.dtypes import DTYPES
 
 pytestmark = pytest.mark.gpu
 
@@ -66,6 +69,23 @@ def test_structures(name: str, m: int) -> None:
     known = known_problem(STRUCTURES[name].get("m", m), STRUCTURE_N, STRUCTURE_K)
     result = assert_right(kernel(structure(name)), *known)
     assert numerics.equal_bits(result, assert_right(kernel(DYNAMIC), *known)) == 1
+
+
+@pytest.mark.parametrize("types", ELEMENT_TYPES, ids=str)
+@pytest.mark.parametrize("m", STRUCTURE_MS)
+def test_element_types(types: tuple[str, str, str], m: int) -> None:
+    a_type, b_type, d_type = types
+    generator = torch.Generator("cuda").manual_seed(m)
+    a = torch.randn(m, STRUCTURE_K, device="cuda", generator=generator)
+    b = torch.randn(STRUCTURE_N, STRUCTURE_K, device="cuda", generator=generator)
+    inputs = (
+        *numerics.quantize(a, a_type, "1x128", layout="m_major"),
+        *numerics.quantize(b, b_type, "128x128"),
+    )
+    d_torch = getattr(torch, DTYPES[d_type].torch)
+    d = torch.full((m, STRUCTURE_N), torch.nan, dtype=d_torch, device="cuda")
+    kernel(typed(*types))(*inputs, d)
+    assert numerics.relative_error(d, numerics.reference(*inputs)) <= LARGEST_ERROR
 
 
 @pytest.mark.parametrize("shape", SPECS, ids=str)
