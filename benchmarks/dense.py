@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from typing import Any
 
 import yaml
 from our_kernels import Shape, build_all, planned_spec
+from records import new_run, results_file
 
 from gemmgen import DeviceError
-from gemmgen.measure.telemetry import device_name
 
 HERE = Path(__file__).parent
 Line = Mapping[str, Any]
@@ -105,10 +104,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def worker_options(asked: argparse.Namespace, variants: Mapping[str, Any]) -> dict[str, Any]:
     """All of `worker.Options` but the shapes."""
-    slug = "-".join(device_name().lower().split()) if asked.out is None else ""
     return {
-        "run": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(2).hex()}",
-        "out": asked.out or str(HERE / "results" / f"dense-{slug}.jsonl"),
+        "run": new_run(),
+        "out": asked.out or str(results_file("dense")),
         "names": asked.candidates.split(","),
         "variants": variants,
         "l2": asked.l2.split(","),

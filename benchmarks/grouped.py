@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from our_kernels import build_all, built, planned_spec
+from records import new_run, results_file
+
 import gemmgen
-from gemmgen import Artifact, GemmgenError, GemmSpec, artifact
-from gemmgen.build import build_kernels
+from gemmgen import GemmSpec
 
 HERE = Path(__file__).parent
 PEERS = json.loads((HERE / "peers_h200.json").read_text())
@@ -40,9 +40,8 @@ class Shape:
     k: int
 
     def spec(self, grouping: str) -> GemmSpec:
-        a, b = {"dtype": "e4m3", "scale": "1x128"}, {"dtype": "e4m3", "scale": "128x128"}
-        sizes = {"n": self.n, "k": self.k, "expected_m": self.rows, "groups": self.groups}
-        return GemmSpec(a=a, b=b, d={"dtype": "bf16"}, grouping=grouping, **sizes)
+        keys = {"grouping": grouping, "groups": self.groups}
+        return planned_spec((self.rows, self.n, self.k), keys)
 
 
 SHAPES = [Shape(*row["shape"]) for row in PEERS["grouped"]]
@@ -54,14 +53,8 @@ def groupings(shape: Shape) -> Sequence[str]:
     return ("contiguous", "contiguous_ends") if shape.grouping == "contiguous" else ("masked",)
 
 
-def built(spec: GemmSpec, folder: Path | None) -> Artifact:
-    if folder is None:
-        return gemmgen.build_kernel(spec)
-    return artifact.read(folder / gemmgen.lower(spec).name)
-
-
 def operands(shape: Shape, grouping: str) -> tuple[Any, ...]:
-    """Random normal operands on the GPU; DeepGEMM's benchmark draws rows between 0.7 and 1.3."""
+    """Random normal operands on the GPU, every group with the same number of rows."""
     import torch
 
     from gemmgen import numerics
@@ -113,7 +106,9 @@ def measure(shape: Shape, folder: Path | None, rounds: int) -> list[dict[str, An
         assert d[~rows].isnan().all(), f"{kernel.name} wrote rows that are no group's"
         error = numerics.relative_error(d[rows], expected[rows])
         launches.append(lambda kernel=kernel, inputs=inputs, d=d: kernel(*inputs, d))
-        lines.append({"candidate": "gemmgen", "mode": grouping, "error": error} | name_of(kernel))
+        lines.append(
+            {"candidate": "gemmgen", "mode": grouping, "error": error, "kernel": kernel.name}
+        )
         del expected
     launches.append(dense_cublaslt(dense["n"], dense["k"]))
     lines.append({"candidate": "cublaslt_block", "mode": "dense", "error": None})
@@ -138,23 +133,16 @@ def measure(shape: Shape, folder: Path | None, rounds: int) -> list[dict[str, An
     ]
 
 
-def name_of(kernel: Any) -> dict[str, str]:
-    return {"kernel": kernel.name}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", metavar="FOLDER", help="only build the kernels; needs no GPU")
     parser.add_argument("--kernels", metavar="FOLDER", type=Path, help="what --build made")
     parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--out", default=str(HERE / "results" / "grouped.jsonl"))
+    parser.add_argument("--out", help="default: benchmarks/results/grouped-<device>.jsonl")
     asked = parser.parse_args()
     if asked.build:
         specs = [shape.spec(grouping) for shape in SHAPES for grouping in groupings(shape)]
-        by_name = {gemmgen.lower(spec).name: spec for spec in specs}
-        outcomes = build_kernels(list(by_name.values()), out=asked.build)
-        failures = [str(outcome) for outcome in outcomes if isinstance(outcome, GemmgenError)]
-        print(*failures, f"{len(outcomes) - len(failures)} kernels in {asked.build}", sep="\n")
+        build_all(specs, asked.build)
         return
     import torch
 
@@ -165,14 +153,15 @@ def main() -> None:
         "scales": "1x128/128x128",
         "dtypes": "e4m3/e4m3/bf16",
         "versions": {"gemmgen": gemmgen.__version__, "driver": driver_version()},
-        "run": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(2).hex()}",
+        "run": new_run(),
     }
+    out = asked.out or results_file("grouped")
     ratios: dict[str, list[float]] = {}
     for shape in SHAPES:
         torch.cuda.empty_cache()
         for line in measure(shape, asked.kernels, asked.rounds):
-            with open(asked.out, "a") as out:
-                out.write(json.dumps(about | line) + "\n")
+            with open(out, "a") as file:
+                file.write(json.dumps(about | line) + "\n")
             if line["candidate"] != "gemmgen":
                 continue
             ratio = line["deep_gemm_scaled_us"] / line["us"]

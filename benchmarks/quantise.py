@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from records import new_run, results_file
+
 from gemmgen.dtypes import DTYPES
 from gemmgen.quantise.build import build_quantiser
 from gemmgen.quantise.plan import CORRECTIONS, plan_quantiser, plan_transpose
 
-HERE = Path(__file__).parent
 SHAPES = "4096x7168,4096x2048,128x7168,16384x7168"
 LAYOUTS = {  # of scales, by granularity; `transpose` is numerics.to_m_major of 1x128 scales
     **{"1x128": ("m_major", "contiguous"), "128x128": ("contiguous",)},
@@ -111,17 +111,16 @@ def measure_all(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     from gemmgen import __version__
     from gemmgen.measure.stopwatch import L2Flush
-    from gemmgen.measure.telemetry import device_name, driver_version
+    from gemmgen.measure.telemetry import driver_version
     from gemmgen.quantise.kernels import QuantiseKernels
 
     kernels, flush = QuantiseKernels(asked.kernels), L2Flush()
-    slug = "-".join(device_name().lower().split())
-    out = Path(asked.out or HERE / "results" / f"quantise-{slug}.jsonl")
+    out = Path(asked.out or results_file("quantise"))
     out.parent.mkdir(parents=True, exist_ok=True)
     about = {
         "device": torch.cuda.get_device_name(),
         "mode": "quantise",
-        "run": f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(2).hex()}",
+        "run": new_run(),
         "rounds": asked.rounds,
         "versions": {
             "gemmgen": __version__,

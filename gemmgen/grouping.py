@@ -34,8 +34,7 @@ class Grouping:
         """Most tiles along M in all groups, from the `tiles` that cover m rows."""
         if "d" in self.grouped:
             return tiles * groups
-        by_group = self.index is not None and self.index.extent == "g"
-        return tiles + groups - 1 if by_group and tiles else tiles
+        return tiles + groups - 1 if self.any_row and tiles else tiles
 
 
 _OPERANDS = frozenset({"a", "scale_a", "b", "scale_b", "d"})

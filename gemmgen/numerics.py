@@ -14,14 +14,13 @@ import torch.nn.functional as F
 
 from gemmgen.dtypes import DTYPES, DType
 from gemmgen.errors import SpecError, TensorError
-from gemmgen.scaling import ScaleGranularity, parse_granularity
+from gemmgen.scaling import ScaleGranularity, m_major_pitch, parse_granularity
 
 if TYPE_CHECKING:
     from gemmgen.quantise.kernels import QuantiseKernels
 
 ScaleLayout = Literal["contiguous", "m_major"]
 Kernels = Literal["auto", "torch", "cuda"]
-SCALE_ALIGNMENT = 4  # FP32 elements: TMA wants strides of a multiple of 16 bytes
 
 # A subnormal scale has too few bits: the largest element over it could pass the type's largest.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
@@ -183,11 +182,6 @@ def is_m_major(scale: torch.Tensor) -> bool:
     return m == 0 or ((m == 1 or over_m == 1) and pitched)
 
 
-def m_major_pitch(m: int) -> int:
-    """Elements from the scales of one K block to those of the next, in the fast layout."""
-    return m + -m % SCALE_ALIGNMENT
-
-
 # --- Products -----------------------------------------------------------------------------------
 
 
@@ -237,9 +231,7 @@ def grouped_reference(
             mine = slice(0, rows)
         else:
             expected = "contiguous, contiguous_ends or masked with an index, or batched"
-            raise SpecError(
-                "not a grouping", where="grouping", expected=expected, got=grouping
-            ) from None
+            raise SpecError("not a grouping", where="grouping", expected=expected, got=grouping)
         a, scale, out = (a8, scale_a, d) if a8.ndim == 2 else (a8[g], scale_a[g], d[g])
         # torch indexes FP8 tensors as bytes only.
         elements = a.view(torch.uint8)[mine].view(a.dtype)

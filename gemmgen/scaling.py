@@ -36,6 +36,7 @@ NAMED = MappingProxyType(
 
 # The block granularities that are in common use; `parse_granularity` accepts any RxK.
 COMMON_BLOCKS = ("1x128", "128x128")
+SCALE_ALIGNMENT = 4  # FP32 elements: strides and starts of TMA copies are multiples of 16 bytes
 GRANULARITY_GRAMMAR = "none, tensor, row, or RxK such as " + " or ".join(COMMON_BLOCKS)
 
 
@@ -47,3 +48,8 @@ def parse_granularity(text: str) -> ScaleGranularity:
     if match is None:
         raise ValueError(f"expected {GRANULARITY_GRAMMAR}")
     return ScaleGranularity(text, True, int(match[1]), int(match[2]))
+
+
+def m_major_pitch(m: int) -> int:
+    """Elements from the scales of one K block to those of the next, in the fast layout."""
+    return m + -m % SCALE_ALIGNMENT

@@ -85,22 +85,22 @@ def operands(case: Case, n: int = N, k: int = K, groups: int = GROUPS) -> tuple[
     return inputs
 
 
-def run(case: Case, n: int = N, k: int = K, **keys: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """D of one launch and what it should be, MARK where nothing is written."""
-    plan, ptx = built(n=n, k=k, grouping=case.grouping, groups=GROUPS, **keys)
+def assert_right(case: Case, n: int = N, k: int = K, **keys: Any) -> None:
+    """One launch, sizes compiled in unless `keys` say otherwise: D, and what stays untouched."""
+    compiled = {"n": n, "k": k, "grouping": case.grouping, "groups": GROUPS}
+    plan, ptx = built(**compiled | keys.pop("sizes", {}), **keys)
     inputs = operands(case, n, k)
     expected = numerics.grouped_reference(case.grouping, *inputs)
     expected[expected.isnan().all(dim=-1)] = MARK
     d = torch.full(expected.shape, MARK, dtype=torch.bfloat16)
     call(plan, ptx, *inputs, d)
-    return d, expected
+    assert ((d == MARK) == (expected == MARK)).all()
+    assert numerics.relative_error(d, expected) < BOUND
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_group_is_right_and_nothing_else_is_touched(case: Case) -> None:
-    d, expected = run(case, tile="64x64")
-    assert ((d == MARK) == (expected == MARK)).all()
-    assert numerics.relative_error(d, expected) < BOUND
+    assert_right(case, tile="64x64")
 
 
 @pytest.mark.parametrize("keys", STRUCTURES, ids=lambda keys: "-".join(map(str, keys.values())))
@@ -110,9 +110,7 @@ def test_every_structure(case: Case, keys: dict[str, Any]) -> None:
         with pytest.raises(SpecError, match="rows of two groups"):
             lower(GemmSpec(**spec_of(case, keys)))
         return
-    d, expected = run(case, **keys)
-    assert ((d == MARK) == (expected == MARK)).all()
-    assert numerics.relative_error(d, expected) < BOUND
+    assert_right(case, **keys)
 
 
 def spec_of(case: Case, keys: dict[str, Any]) -> dict[str, Any]:
@@ -121,14 +119,7 @@ def spec_of(case: Case, keys: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", CASES[::4], ids=str)
 def test_sizes_at_run_time(case: Case) -> None:
-    plan, ptx = built(n="dynamic", k="dynamic", grouping=case.grouping, groups=GROUPS, tile="64x64")
-    inputs = operands(case, 72, 144)
-    expected = numerics.grouped_reference(case.grouping, *inputs)
-    expected[expected.isnan().all(dim=-1)] = MARK
-    d = torch.full(expected.shape, MARK, dtype=torch.bfloat16)
-    call(plan, ptx, *inputs, d)
-    assert ((d == MARK) == (expected == MARK)).all()
-    assert numerics.relative_error(d, expected) < BOUND
+    assert_right(case, 72, 144, sizes={"n": "dynamic", "k": "dynamic"}, tile="64x64")
 
 
 def test_problems_of_a_batch_may_lie_anywhere() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from gemmgen.grouping import Grouping
 from gemmgen.passes.limits import require
 from gemmgen.plan import Cluster, Problem, Promotion, Tile, Warps
-from gemmgen.scaling import parse_granularity
+from gemmgen.scaling import SCALE_ALIGNMENT, parse_granularity
 from gemmgen.target import Target
-
-SCALES_ALIGNED = 4  # FP32: TMA copies start at multiples of 16 bytes of the innermost axis
 
 
 def plan_promotion(
@@ -29,7 +27,7 @@ def plan_promotion(
     tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
     splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
     blocks = max(1 + -(-(columns - first) // block) for first in splits)
-    scale_a_rows = tile.m + (SCALES_ALIGNED if grouping.any_row else 0)
+    scale_a_rows = tile.m + (SCALE_ALIGNMENT if grouping.any_row else 0)
     require(
         scale_a_rows,
         target.tma_box,

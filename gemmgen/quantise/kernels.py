@@ -17,7 +17,7 @@ import torch
 
 from gemmgen import artifact
 from gemmgen.dtypes import DTYPES
-from gemmgen.errors import CorruptArtifactError, LaunchError, TensorError, ToolchainError
+from gemmgen.errors import CorruptArtifactError, TensorError, ToolchainError
 from gemmgen.quantise.build import build_quantiser
 from gemmgen.quantise.launch import Matrices, Scales, count_ctas, ctas_per_group, param_values
 from gemmgen.quantise.plan import (
@@ -29,12 +29,11 @@ from gemmgen.quantise.plan import (
     plan_transpose,
 )
 from gemmgen.runtime import driver
-from gemmgen.runtime.layout import TMA_ALIGNMENT, round_up
-from gemmgen.scaling import parse_granularity
+from gemmgen.runtime.loading import launch_in, refuse_capture
+from gemmgen.scaling import m_major_pitch, parse_granularity
 from gemmgen.target import COMPUTE_CAPABILITY, LARGEST_EXTENT
 from gemmgen.toolchain import find_toolchain
 
-SCALE_ALIGNMENT = TMA_ALIGNMENT // 4  # FP32 elements
 NAMES = {getattr(torch, DTYPES[name].torch): name for name in CORRECTIONS}
 REMEMBERED_LAUNCHES = 1024  # geometries that are kept
 
@@ -160,13 +159,8 @@ class LoadedQuantiser:
         ]
         self._context = driver.primary_context(index)
         with driver.current(self._context):
-            if driver.is_capturing(stream):
-                raise LaunchError(
-                    "a kernel cannot be loaded while a CUDA graph is being captured",
-                    where=plan.name,
-                    expected=f"a kernel that is loaded on GPU {index} already",
-                    fix="quantise such a tensor once before the capture",
-                )
+            fix = "quantise such a tensor once before the capture"
+            refuse_capture(stream, plan.name, index, fix)
             self._function = driver.load_function(cubin, plan.name, shared_bytes=0)
 
     def launch(self, ctas: int, values: list[int], stream: int) -> None:
@@ -176,11 +170,7 @@ class LoadedQuantiser:
         array = (ctypes.c_void_p * len(storage))(*map(ctypes.addressof, storage))
         config = _launch_config(ctas, self._plan.threads, stream)
         params = ctypes.addressof(array)
-        if driver.is_current(self._context):
-            driver.launch(self._function, config, params, self._plan.name)
-        else:
-            with driver.current(self._context):
-                driver.launch(self._function, config, params, self._plan.name)
+        launch_in(self._context, self._function, config, params, self._plan.name)
 
 
 @lru_cache(maxsize=REMEMBERED_LAUNCHES)
@@ -249,7 +239,7 @@ def empty_scales(shape: tuple[int, ...], device: torch.device, m_major: bool) ->
     if not m_major:
         return torch.empty(shape, dtype=torch.float32, device=device)
     *leading, rows, blocks = shape
-    pitch = round_up(rows, SCALE_ALIGNMENT)
+    pitch = m_major_pitch(rows)
     storage = torch.empty((*leading, blocks, pitch), dtype=torch.float32, device=device)
     return storage.mT[..., :rows, :]
 
@@ -259,5 +249,5 @@ def strides(shape: tuple[int, ...], m_major: bool) -> Scales:
     rows, blocks = shape[-2:]
     if not m_major:
         return Scales(rows * blocks, blocks, 1)
-    pitch = round_up(rows, SCALE_ALIGNMENT)
+    pitch = m_major_pitch(rows)
     return Scales(blocks * pitch, 1, pitch)

@@ -7,11 +7,12 @@ import threading
 import torch
 
 from gemmgen.artifact import Artifact
-from gemmgen.errors import DeviceError, LaunchError
+from gemmgen.errors import DeviceError
 from gemmgen.runtime import driver
 from gemmgen.runtime.arguments import Arguments, common_device
 from gemmgen.runtime.call import Call, count_ctas, prepare_call
 from gemmgen.runtime.layout import TensorView
+from gemmgen.runtime.loading import launch_in, refuse_capture
 from gemmgen.target import COMPUTE_CAPABILITY
 
 REMEMBERED_CALLS = 1024  # combinations of tensors whose parameters are kept, about 2 KB each
@@ -96,13 +97,8 @@ class LoadedKernel:
         self._context = driver.primary_context(index)
         self._configs: dict[tuple[int, int], driver.LaunchConfig] = {}
         with driver.current(self._context):
-            if driver.is_capturing(stream):
-                raise LaunchError(
-                    "a kernel cannot be loaded while a CUDA graph is being captured",
-                    where=self._name,
-                    expected=f"a kernel that is loaded on GPU {index} already",
-                    fix=f"kernel.load({index}), or one call, before the capture",
-                )
+            fix = f"kernel.load({index}), or one call, before the capture"
+            refuse_capture(stream, self._name, index, fix)
             self._function = driver.load_function(
                 artifact.cubin, self._name, self._geometry.shared_bytes
             )
@@ -143,12 +139,7 @@ class LoadedKernel:
         """Enqueue one call. Raises LaunchError."""
         ctas = count_ctas(call.clusters, self._geometry.cluster, self._resident_clusters, num_sms)
         config = self._config(ctas, stream)
-        # A thread that works on another GPU, or has not touched one yet, has another context.
-        if driver.is_current(self._context):
-            driver.launch(self._function, config, call.params, self._name)
-        else:
-            with driver.current(self._context):
-                driver.launch(self._function, config, call.params, self._name)
+        launch_in(self._context, self._function, config, call.params, self._name)
 
 
 def _require_hopper(index: int) -> None:

@@ -43,11 +43,17 @@ class Parameter:
     follows: Callable[[Mapping[str, Value]], Value] | None = None  # a default made of the others
 
 
-def _whole(default: int, low: int, high: int) -> Parameter:
+def _whole(
+    default: int | None,
+    low: int,
+    high: int,
+    follows: Callable[[Mapping[str, Value]], Value] | None = None,
+) -> Parameter:
     return Parameter(
         default,
         f"a whole number from {low} to {high}",
         lambda value: isinstance(value, int) and low <= value <= high,
+        follows,
     )
 
 
@@ -57,10 +63,10 @@ _FRACTION = Parameter(
     "a fraction above 0, at most 1, such as 9/16",
     lambda value: isinstance(value, (int, Fraction)) and 0 < value <= 1,
 )
-_PHASE = Parameter(
+_PHASE = _whole(
     None,
-    f"a whole number from 0 to {LONGEST_PERIOD - 1}",
-    lambda value: isinstance(value, int) and 0 <= value < LONGEST_PERIOD,
+    0,
+    LONGEST_PERIOD - 1,
     follows=lambda values: int(values["period"]) - 1,  # type: ignore[arg-type]
 )
 _YIELDS = Parameter(None, ALLOWED, lambda value: isinstance(value, Pattern))
