@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from dataclasses import dataclass
-from typing import Any
 
+from gemmgen.plan_record import from_record
 from gemmgen.target import Swizzle
 
 SCHEMA_VERSION = 1
@@ -182,13 +181,14 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Store:
-    """The way out: stmatrix into a buffer of the warp, one TMA store a buffer."""
+    """The way out: into a buffer of the warp, and one TMA store a buffer."""
 
     columns: int  # of one buffer; its rows are the 16 of a warp
     chunks: int  # buffers' worth of columns that a warpgroup stores per 64 rows
     buffers: int  # a warp
     buffer_bytes: int
     swizzle: Swizzle
+    template: str  # how a buffer is written
     reason: str
 
     @property
@@ -331,20 +331,6 @@ class KernelPlan:
         if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA_VERSION:
             raise ValueError(f"not a kernel plan of schema version {SCHEMA_VERSION}")
         try:
-            return _from_record(cls, record)  # type: ignore[no-any-return]
+            return from_record(cls, record)  # type: ignore[no-any-return]
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a kernel plan: {error!r}") from None
-
-
-def _from_record(kind: Any, value: Any) -> Any:
-    """Rebuild `kind` from what `json.loads` gave; the inverse of `dataclasses.asdict`."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise ValueError(f"not a {getattr(kind, '__name__', kind)}: {value!r}")
-        return kind(**{name: _from_record(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
-    if kind is Swizzle:
-        return Swizzle[value]
-    if getattr(kind, "__origin__", None) is tuple:
-        return tuple(_from_record(kind.__args__[0], part) for part in value)
-    return value

@@ -31,7 +31,11 @@ def render(plan: KernelPlan) -> str:
     """
     grouping = GROUPINGS[plan.scheduler.grouping]
     text = render_template(
-        "kernel.cu.jinja", plan=plan, grouping=grouping, loads=_tma_loads(plan, grouping)
+        "kernel.cu.jinja",
+        plan=plan,
+        grouping=grouping,
+        integers=_integers(plan),
+        loads=_tma_loads(plan, grouping),
     )
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
@@ -43,6 +47,14 @@ def render(plan: KernelPlan) -> str:
             fix=f"for example gemm_{plan.name}",
         )
     return text
+
+
+def _integers(plan: KernelPlan) -> list[tuple[str, str]]:
+    """Integer types that not every kernel uses, and what they are."""
+    signature = _cuda_params(plan.params)
+    used = {"uint16_t": plan.cluster.size > 1}  # the mask of a multicast
+    types = (("uint8_t", "unsigned char"), ("uint16_t", "unsigned short"))
+    return [item for item in types if used.get(item[0]) or f"{item[0]}*" in signature]
 
 
 def render_template(template: str, **names: object) -> str:

@@ -17,7 +17,7 @@ LEAST_EXPECTED_M = 64  # of a group
 # What the promotion template does today: the scales of DeepSeek's FP8 training recipe
 # (arXiv 2412.19437, section 3.3): a row of A and a 128-block of K, a 128x128 block of B.
 FP8 = tuple(row.name for row in DTYPES.values() if row.bits == 8)
-DTYPES_BUILT = (FP8, FP8, ("bf16", "f16"))
+DTYPES_BUILT = (FP8, FP8, ("bf16", "f16", "f32"))
 SCALES_BUILT = (("1x128",), ("128x128",))
 
 
