@@ -192,11 +192,14 @@ def reference(
     scale_b: torch.Tensor,
     granularity_a: str = "1x128",
     granularity_b: str = "128x128",
+    *,
+    c: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """D[m, n] = sum over k of A[m, k] B[n, k], dequantised, in float64."""
+    """D[m, n] = (C[m, n] +) sum over k of A[m, k] B[n, k], dequantised, in float64."""
     a = dequantize(a8, scale_a, granularity_a)
     b = dequantize(b8, scale_b, granularity_b)
-    return a @ b.mT
+    d = a @ b.mT
+    return d if c is None else c.double() + d
 
 
 def grouped_reference(
@@ -206,12 +209,15 @@ def grouped_reference(
     b8: torch.Tensor,
     scale_b: torch.Tensor,
     index: torch.Tensor | None = None,
+    *,
+    c: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """D of every group, in float64; NaN in rows that the groups leave out.
 
-    b8 is [G, N, K], and so are the scales. `contiguous`: a8 [M, K], `index` the group of each row;
-    `contiguous_ends`: the row after the last of each group; `masked`: a8 [G, M, K], `index` the
-    rows of each group; `batched`: a8 [G, M, K]. Rows that an index names but A lacks do not count.
+    b8 is [G, N, K], and so are the scales; c is shaped like D. `contiguous`: a8 [M, K], `index` the
+    group of each row; `contiguous_ends`: the row after the last of each group; `masked`: a8
+    [G, M, K], `index` the rows of each group; `batched`: a8 [G, M, K]. Rows that an index names but
+    A lacks do not count.
     Raises SpecError for another grouping.
     """
     groups, n, _ = b8.shape
@@ -236,7 +242,7 @@ def grouped_reference(
         # torch indexes FP8 tensors as bytes only.
         elements = a.view(torch.uint8)[mine].view(a.dtype)
         out[mine] = reference(elements, scale[mine], b8[g], scale_b[g])
-    return d
+    return d if c is None else c.double() + d
 
 
 def gemm_two_level(

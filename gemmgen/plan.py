@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Problem:
-    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. None: known at launch only."""
+    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. Sizes of None: known at launch only."""
 
     m: int | None
     n: int | None
@@ -31,6 +31,7 @@ class Problem:
     d: str
     scale_a: str  # scale granularities
     scale_b: str
+    c: str | None  # dtype of what is added; None: nothing
     reason: str
 
 
@@ -257,9 +258,10 @@ class TensorArgument:
     shape: tuple[Extent, ...]
     # row_major: last axis contiguous, pitches of rows and groups that are multiples of 16 bytes
     # m_major:   axis m contiguous, K blocks at a stride of align(m, 4) elements
-    # contiguous: as torch.Tensor.is_contiguous; packed: that, from a multiple of 16 bytes on
+    # contiguous: as torch.Tensor.is_contiguous; packed: that, rows at multiples of 16 bytes
     layout: str
     written: bool  # the kernel's output
+    in_place: bool = False  # it may be the output itself
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,7 @@ class KernelParam:
     swizzle: Swizzle = Swizzle.NONE  # tensor_map
     l2_promotion: int = 0  # tensor_map: bytes, 0 for none
     written: bool = False  # pointer
+    in_place: bool = False  # pointer: it may be that of an output
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def _environment() -> jinja2.Environment:
         operands=_operands,
         constraints=_constraints,
         cuda_params=_cuda_params,
+        cuda_type=CUDA_TYPES.__getitem__,
     )
     return environment
 
@@ -171,6 +172,8 @@ def _cuda_param(param: KernelParam) -> str:
     if param.kind == "tensor_map":
         return f"const __grid_constant__ TensorMap {param.name}"
     if param.kind == "pointer":
-        access = "{}*" if param.written else "const {}* __restrict__"
-        return f"{access.format(CUDA_TYPES[param.dtype])} {param.name}"
+        access = "{}*" if param.written else "const {}*"
+        # What may be an output is restricted to nobody.
+        alone = "" if param.written or param.in_place else " __restrict__"
+        return f"{access.format(CUDA_TYPES[param.dtype])}{alone} {param.name}"
     return f"{CUDA_TYPES[param.dtype]} {param.name}"

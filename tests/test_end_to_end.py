@@ -101,7 +101,9 @@ def call(plan: KernelPlan, ptx: str, *tensors: torch.Tensor, resident: int = 2) 
         memory=storages.memory,
         registers=plan.warps.launch_registers // 8 * 8,
     )
-    storages.bring_back(tensors[-1])
+    for argument_of, tensor in zip(plan.arguments, tensors, strict=True):
+        if argument_of.written:
+            storages.bring_back(tensor)
 
 
 def operands(m: int, n: int, k: int) -> tuple[torch.Tensor, ...]:

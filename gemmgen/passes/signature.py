@@ -39,9 +39,12 @@ def derive_signature(
     k_blocks = Extent("k", promotion.interval_k)
     n_blocks = Extent("n", promotion.scale_b_block_n)
 
-    def tensor(name: str, dtype: str, shape: tuple[Extent, ...], layout: str) -> TensorArgument:
-        groups = (Extent("g"),) if name in grouping.grouped else ()
-        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d")
+    def tensor(
+        name: str, dtype: str, shape: tuple[Extent, ...], layout: str, like: str = "", **how: bool
+    ) -> TensorArgument:
+        """Grouped where the argument is that it is like; by default, itself."""
+        groups = (Extent("g"),) if (like or name) in grouping.grouped else ()
+        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d", **how)
 
     def tensor_map(name: str, dtype: str, box: tuple[int, int], *rest: Any) -> KernelParam:
         groups = (1,) if name in grouping.grouped else ()
@@ -54,6 +57,7 @@ def derive_signature(
         tensor("b", problem.b, (n, k), "row_major"),
         tensor("scale_b", "f32", (n_blocks, k_blocks), "contiguous"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
+        *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
         # Clipped rows are written one by one, without a tensor map that knows pitches.
         tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
     )
@@ -65,6 +69,7 @@ def derive_signature(
         tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
         KernelParam("scale_b", "pointer", "scale_b", "f32"),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
+        *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
         *(
             KernelParam(dimension, "scalar", dimension)
