@@ -39,6 +39,10 @@ ROOMS: dict[str, set[str]] = {
     "numerics": {"errors", "quantise", *AXES},
     "measure": {"errors", "artifact", "numerics", "runtime"},
     "tune": {"errors", "sass_patch", "measure"},
+    "research": {
+        *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
+        *("target", "inspection", "sass_patch", "runtime", "numerics", "measure", *AXES),
+    },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
     "inspection": {"errors", "toolchain", "sass_patch"},
