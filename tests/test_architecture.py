@@ -41,7 +41,8 @@ ROOMS: dict[str, set[str]] = {
     "tune": {"errors", "sass_patch", "measure"},
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
-        *("target", "inspection", "sass_patch", "runtime", "numerics", "measure", *AXES),
+        *("inspection", "sass_patch", "toolchain", "runtime", "numerics", "measure"),
+        *("cubin_file", "cli_json", *AXES),
     },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
@@ -59,9 +60,10 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
         *("tune", "tune_tables", "cli_json"),
     },
+    "cli_sweep": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_sass", "cli_toolchain", "cli_tune"),
+        *("cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render"},
@@ -69,18 +71,21 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "measure"},
+    "torch": {"runtime", "quantise", "numerics", "measure", "research"},
     "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
-    "yaml": {"spec"},
+    "yaml": {"spec", "research"},
     "jinja2": {"render"},
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
-    "filelock": {"cache", "toolchain"},
+    "filelock": {"cache", "toolchain", "research"},
     "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_json", "cli_sass", "cli_toolchain", "cli_tune"},
-    "rich": {"cli", "cli_tune", "tables", "inspection_tables", "tune_tables"},
+    "typer": {"cli", "cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"},
+    "rich": {"cli", "cli_tune", "tables", "inspection_tables", "tune_tables", "research"},
+    "dask": {"research"},
+    "pandas": {"research"},
+    "pyarrow": {"research"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
