@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
     "plan": {"target"},
+    "model": {"plan", *AXES},
     "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
     "render": {"errors", "version", "plan", *AXES},
     "toolchain": {"errors"},
@@ -42,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
         *("inspection", "sass_patch", "toolchain", "runtime", "numerics", "measure"),
-        *("cubin_file", "cli_json", *AXES),
+        *("cubin_file", "cli_json", "model", *AXES),
     },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
