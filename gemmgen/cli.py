@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from gemmgen import cli_bench, cli_sass, cli_toolchain, cli_tune
+from gemmgen import cli_bench, cli_sass, cli_sweep, cli_toolchain, cli_tune
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
 from gemmgen.errors import GemmgenError
@@ -113,6 +113,7 @@ def show(spec: SpecFile, as_json: AsJson = False) -> None:
 app.command()(cli_sass.inspect)
 app.command()(cli_sass.patch)
 app.command()(cli_bench.bench)
+app.command()(cli_sweep.sweep)
 app.command()(cli_tune.tune)
 app.add_typer(cli_toolchain.app, name="toolchain")
 

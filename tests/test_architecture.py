@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
     "plan": {"target"},
+    "model": {"plan", *AXES},
     "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
     "render": {"errors", "version", "plan", *AXES},
     "toolchain": {"errors"},
@@ -41,7 +42,8 @@ ROOMS: dict[str, set[str]] = {
     "tune": {"errors", "sass_patch", "measure"},
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
-        *("target", "inspection", "sass_patch", "runtime", "numerics", "measure", *AXES),
+        *("inspection", "sass_patch", "toolchain", "runtime", "numerics", "measure"),
+        *("cubin_file", "cli_json", "model", *AXES),
     },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
@@ -61,9 +63,11 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
         *("tune", "tune_tables", "cli_json"),
     },
+    "cli_sweep": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_progress", "cli_bench", "cli_sass", "cli_toolchain", "cli_tune"),
+        *("cli_json", "cli_progress", "cli_bench", "cli_sass", "cli_sweep", "cli_toolchain"),
+        "cli_tune",
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render"},
@@ -81,10 +85,13 @@ GUESTS = {
     "jinja2": {"render"},
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
-    "filelock": {"cache", "toolchain"},
+    "filelock": {"cache", "toolchain", "research"},
     "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_bench", "cli_json", "cli_sass", "cli_toolchain", "cli_tune"},
+    "typer": {"cli", "cli_bench", "cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"},
     "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
+    "dask": {"research"},
+    "pandas": {"research"},
+    "pyarrow": {"research"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},

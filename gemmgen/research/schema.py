@@ -64,7 +64,6 @@ CREATE TABLE build (
   ffma_reusing INTEGER, longest_ffma_row INTEGER, promotion_runs INTEGER,
   sass      TEXT,                            -- JSON: all statistics of the code
   toolchain TEXT,                            -- JSON: the compilers with versions and options
-  host     TEXT NOT NULL,
   gemmgen  TEXT NOT NULL,                    -- version
   "when"   TEXT NOT NULL
 );
@@ -72,8 +71,7 @@ CREATE UNIQUE INDEX build_once ON build (variant, IFNULL(key, ''));
 CREATE TABLE machine (
   id     INTEGER PRIMARY KEY,
   device TEXT NOT NULL,                      -- name of the GPU
-  uuid   TEXT NOT NULL UNIQUE,               -- of the GPU
-  host   TEXT NOT NULL,
+  uuid   TEXT NOT NULL UNIQUE,               -- of the GPU, hashed
   sms    INTEGER NOT NULL,
   memory INTEGER NOT NULL                    -- bytes
 );
@@ -111,13 +109,14 @@ CREATE INDEX timing_of_problem ON timing (problem, candidate);
 
 # One row a member and timing, newest last; members without a build or a timing have NULLs there.
 RESULTS = """
-SELECT sweep.name AS sweep, member.number, member.axes, variant.id AS variant, variant.spec,
+SELECT sweep.name AS sweep, sweep.digest, member.number, member.axes,
+  variant.id AS variant, variant.spec,
   problem.mode, problem.groups, problem.m, problem.n, problem.k, problem.scales, problem.dtypes,
   build.id AS build, build.status AS build_status, build.kernel, build.refusal,
   build.reason AS build_reason, build.seconds, build.cached, build.registers,
   build.spill_store_bytes, build.spill_load_bytes, build.shared_bytes, build.instructions,
   build.wgmma, build.ffma, build.ffma_yielding, build.ffma_reusing, build.longest_ffma_row,
-  build.promotion_runs, build.toolchain, build.plan, build.source,
+  build.promotion_runs, build.toolchain AS compilers, build.plan, build.source,
   timing.id AS timing, timing.status, timing.reason, timing.l2, timing.pace, timing.timer,
   timing.rounds, timing.us, timing.us_spread, timing.events_us, timing.tflops, timing.gbps,
   timing.error, timing.equal_bits, timing.sm_clock_mhz, timing.watts, timing.celsius,

@@ -27,13 +27,13 @@ def a_build(database: Database, spec: str = "n: 2112\n", **columns: object) -> d
     number = len(database.rows("SELECT * FROM member"))
     member = {"number": number, "axes": '{"tile": "128x128"}'}
     database.add("member", member | ids)
-    build = {"status": "built", "seconds": 0.5, "cached": 0, "host": "here", "gemmgen": "0", **WHEN}
+    build = {"status": "built", "seconds": 0.5, "cached": 0, "gemmgen": "0", **WHEN}
     ids["build"] = database.add("build", build | {"variant": ids["variant"]} | columns)
     return ids
 
 
 def a_timing(database: Database, **columns: object) -> None:
-    gpu = {"device": "H200", "uuid": "GPU-1", "host": "here", "sms": 132, "memory": 1}
+    gpu = {"device": "H200", "uuid": "GPU-1", "sms": 132, "memory": 1}
     machine = database.known("machine", gpu, "uuid")
     if not database.rows("SELECT * FROM run"):
         database.add(
@@ -75,9 +75,14 @@ def test_texts_that_are_alike_take_little(tmp_path: Path) -> None:
 
 def test_a_transaction_is_whole_or_not_there(tmp_path: Path) -> None:
     with Database(tmp_path / "r.db", create=True) as database:
-        with pytest.raises(ResultsError), database.transaction():
-            ids = a_build(database)
-            database.add("member", {"sweep": ids["sweep"], "number": 0})  # is there, lacks columns
+
+        def half() -> None:
+            with database.transaction():
+                ids = a_build(database)
+                database.add("member", {"sweep": ids["sweep"], "number": 0})  # is there already
+
+        with pytest.raises(ResultsError, match="constraint failed"):
+            half()
         assert database.results() == []
 
 
