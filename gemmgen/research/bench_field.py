@@ -140,7 +140,10 @@ def _entries(case: Case, job: Job) -> Iterator[tuple[str, Callable[[], Make]]]:
 
 
 def _ours(kernel: BuiltKernel) -> Make:
-    """What launches a kernel of ours. Raises ArtifactError, or RuntimeError when it failed."""
+    """What launches a kernel of ours, and first looks whether it stays within its output.
+
+    Raises ArtifactError, or RuntimeError when it was not built.
+    """
     if kernel.folder is None:
         raise RuntimeError(kernel.reason)
     found = artifact.read(Path(kernel.folder))
@@ -152,6 +155,11 @@ def _ours(kernel: BuiltKernel) -> Make:
 
     def make(operands: Operands) -> Candidate:
         inputs, d = operands.inputs(plan), operands.output(plan)
+        inside, around = operands.guarded_output(plan)
+        loaded(*inputs, inside)
+        inside.fill_(torch.nan)
+        if not around.isnan().all():
+            raise WrongResultError("it writes memory around its output")
         return Candidate(
             "gemmgen",
             lambda: loaded(*inputs, d),

@@ -6,6 +6,7 @@ Needs torch; works on any device.
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Quantised = tuple[torch.Tensor, torch.Tensor | None]  # elements, and their scales if they have any
 
-POISON = 8  # rows and columns around the output of a check
+MARGIN = 8  # rows and columns around a guarded output
 UNKNOWN = "gemmgen bench does not know how to fill this argument"
 
 
@@ -80,6 +81,17 @@ class Operands:
         """Room for D, all NaN."""
         (argument,) = (argument for argument in plan.arguments if argument.written)
         return self.nan(argument_shape(plan, argument.name, self.problem), argument.dtype)
+
+    def guarded_output(self, plan: KernelPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        """Room for D, and the larger tensor around it that nobody may write; all NaN."""
+        (argument,) = (argument for argument in plan.arguments if argument.written)
+        shape = argument_shape(plan, argument.name, self.problem)
+        if argument.layout != "row_major":  # without gaps, so what is guarded lies before and after
+            around = self.nan((prod(shape) + 2 * MARGIN * shape[-1],), argument.dtype)
+            return around[MARGIN * shape[-1] :][: prod(shape)].view(shape), around
+        *groups, rows, columns = shape
+        around = self.nan((*groups, rows + 2 * MARGIN, columns + 2 * MARGIN), argument.dtype)
+        return around[..., MARGIN : MARGIN + rows, MARGIN : MARGIN + columns], around
 
     def nan(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         return torch.full(shape, torch.nan, dtype=torch_type(dtype), device=self.device)

@@ -74,6 +74,12 @@ def test_the_runtime_takes_the_operands_of_every_grouping(mode: str, m: int) -> 
     sizes = arguments.check([TensorView(0x100000 * (n + 1), *v[1:]) for n, v in enumerate(views)])
     assert (sizes["n"], sizes["k"]) == (136, 144)
     assert d.isnan().all()
+    inside, around = operands.guarded_output(plan)
+    guarded = arguments.views([*inputs, inside])[-1]
+    guarded = TensorView(0x10000000 + guarded.pointer % 16, *guarded[1:])
+    arguments.check([*(TensorView(0x1000, *v[1:]) for v in views[:-1]), guarded])
+    inside.zero_()
+    assert around.isnan().sum() == around.numel() - inside.numel()
 
 
 @pytest.mark.parametrize("mode", MODES)
