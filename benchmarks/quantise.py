@@ -20,7 +20,7 @@ from typing import Any
 from gemmgen.dtypes import DTYPES
 from gemmgen.quantise.build import build_quantiser
 from gemmgen.quantise.plan import CORRECTIONS, plan_quantiser, plan_transpose
-from gemmgen.research.bench_records import append, new_run, now, results_file
+from gemmgen.research.bench.records import append, new_run, now, results_file
 
 SHAPES = "4096x7168,4096x2048,128x7168,16384x7168"
 LAYOUTS = {  # of scales, by granularity; `transpose` is numerics.to_m_major of 1x128 scales

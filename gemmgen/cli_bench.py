@@ -17,8 +17,8 @@ from gemmgen.cli_progress import building
 from gemmgen.errors import OutputError, SpecError, UnsupportedError
 
 if TYPE_CHECKING:
-    from gemmgen.research.bench import Request
-    from gemmgen.research.bench_job import Case, Job
+    from gemmgen.research.bench.job import Case, Job
+    from gemmgen.research.bench.run import Request
 
 LEAST_ROUNDS = 20  # fewer do not tell a spread
 L2_STATES = ("dirty", "clean", "rotate")
@@ -100,10 +100,10 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Check and time kernels on this GPU, beside cuBLASLt and what else is installed."""
-    from gemmgen.research import bench as research
-    from gemmgen.research.bench_job import Job
-    from gemmgen.research.bench_problem import parse_sizes
-    from gemmgen.research.bench_records import new_run
+    from gemmgen.research.bench import run as research
+    from gemmgen.research.bench.job import Job
+    from gemmgen.research.bench.problem import parse_sizes
+    from gemmgen.research.bench.records import new_run
     from gemmgen.spec_file import load_specs
 
     if data is Values.ZEROS and not allow_zeros:
@@ -152,7 +152,7 @@ def _device() -> str:
 
 def _built(requested: Sequence[Request], folder: Path) -> tuple[list[Case], int]:
     """The kernels in a folder, and 1 when one could not be built."""
-    from gemmgen.research import bench as research
+    from gemmgen.research.bench import run as research
 
     count = sum(len(request.specs) for request in requested)
     with building(count) as advance:
@@ -167,19 +167,19 @@ def _built(requested: Sequence[Request], folder: Path) -> tuple[list[Case], int]
 
 
 def _measure(job: Job, device: str, out: Path | None, markdown: Path | None, as_json: bool) -> None:
-    from gemmgen.research import bench as research
-    from gemmgen.research import bench_records, bench_tables
+    from gemmgen.research.bench import records, tables
+    from gemmgen.research.bench import run as research
 
     modes = {case.problem["mode"] for case in job.cases}
     what = "dense" if modes == {"dense"} else "grouped" if "dense" not in modes else "bench"
-    path = out or bench_records.results_file(what, device)
+    path = out or records.results_file(what, device)
     outcome = research.measure(job, path, lambda text: typer.echo(text, err=True))
     if markdown is not None:
-        _write(markdown, bench_tables.markdown(outcome.lines))
+        _write(markdown, tables.markdown(outcome.lines))
     if as_json:
         print_json({"run": job.run, "lines": outcome.lines, "lost": outcome.lost})
     else:
-        bench_tables.print_sheets(outcome.lines)
+        tables.print_sheets(outcome.lines)
     for problem, reason in outcome.lost.items():
         typer.echo(f"gemmgen: {problem} was not measured: {reason}", err=True)
     typer.echo(f"run {job.run} in {path}", err=True)

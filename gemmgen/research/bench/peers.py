@@ -14,9 +14,9 @@ import torch
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.errors import UnsupportedError
-from gemmgen.research.bench_operands import Operands, torch_type
-from gemmgen.research.bench_problem import BenchProblem
-from gemmgen.research.bench_stand_in import dense_beside
+from gemmgen.research.bench.operands import Operands, torch_type
+from gemmgen.research.bench.problem import BenchProblem
+from gemmgen.research.bench.stand_in import dense_beside
 
 BLOCK_SCALES = "1x128/128x128"
 
@@ -137,7 +137,7 @@ def triton_block(operands: Operands) -> Candidate:
     """Our Triton kernel with 1x128 and 128x128 scales."""
     problem = _dense(operands.problem)
     _require_fp8(problem)
-    from gemmgen.research.bench_triton import block_scaled
+    from gemmgen.research.bench.triton_kernels import block_scaled
 
     a, scale_a = operands.scaled("a", problem.a, "1x128", "m_major")
     b, scale_b = operands.scaled("b", problem.b, "128x128")
@@ -174,7 +174,7 @@ def deep_gemm(operands: Operands) -> Candidate:
 
 def stream_read(operands: Operands) -> Candidate:
     """A plain read of as many bytes as the GEMM has to move."""
-    from gemmgen.research.bench_triton import reader
+    from gemmgen.research.bench.triton_kernels import reader
 
     problem = operands.problem
     return Candidate("stream_read", reader(problem.nbytes, operands.device), problem)

@@ -21,11 +21,11 @@ import torch
 from gemmgen.measure.stopwatch import L2Flush, Timing, measure, measure_by_events
 from gemmgen.measure.telemetry import Samples, driver_version, sampling
 from gemmgen.measure.throttled import COOL_SECONDS, back_to_back
-from gemmgen.research.bench_field import BrokenDeviceError, Field, prepare
-from gemmgen.research.bench_job import TOGETHER, Job
-from gemmgen.research.bench_limits import limits
-from gemmgen.research.bench_records import Line, package_versions
-from gemmgen.research.bench_stand_in import stand_in
+from gemmgen.research.bench.field import BrokenDeviceError, Field, prepare
+from gemmgen.research.bench.job import TOGETHER, Job
+from gemmgen.research.bench.limits import limits
+from gemmgen.research.bench.records import Line, package_versions
+from gemmgen.research.bench.stand_in import stand_in
 from gemmgen.runtime.kernel import device_index
 from gemmgen.version import __version__
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
-from research.bench_lines import candidate, field_of, lines_of
+from research.bench.lines import candidate, field_of, lines_of
 from stand_ins import Compilers, spec
 
 from gemmgen import cli_bench
-from gemmgen.research import bench
-from gemmgen.research.bench_problem import BenchProblem
+from gemmgen.research.bench import run as bench
+from gemmgen.research.bench.problem import BenchProblem
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from gemmgen.research.bench_records import Line
+from gemmgen.research.bench.records import Line
 
 PEERS = {  # and what stands above their column
     **{"deep_gemm": "DeepGEMM", "cublaslt_block": "cuBLASLt block", "cublaslt_row": "row"},

@@ -1,6 +1,6 @@
 """Results as lines of JSON: which columns they have, where they go, how they are read.
 
-`bench_line.schema.json` says what a line holds.
+`line.schema.json` says what a line holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from gemmgen.errors import OutputError, ResultsError
 
-SCHEMA = "bench_line.schema.json"
+SCHEMA = "line.schema.json"
 RESULTS = Path("benchmarks/results")
 PACKAGES = ("torch", "triton", "deep_gemm", "cuda-bindings")
 
@@ -51,7 +51,7 @@ def package_versions() -> dict[str, str]:
 @cache
 def schema() -> Mapping[str, Any]:
     """The JSON Schema of one line."""
-    text = resources.files("gemmgen.research").joinpath(SCHEMA).read_text(encoding="utf-8")
+    text = resources.files("gemmgen.research.bench").joinpath(SCHEMA).read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 

@@ -12,14 +12,14 @@ import pytest
 SCRIPT = """
 import torch
 from gemmgen import numerics
-from gemmgen.research import bench_triton
+from gemmgen.research.bench import triton_kernels as kernels
 
 m, n, k = {sizes}
 a, scale_a = numerics.quantize(torch.randn(m, k), "e4m3", "1x128", layout="m_major")
 b, scale_b = numerics.quantize(torch.randn(n, k), "e4m3", "128x128")
 d = torch.full((m, n), torch.nan)
-tile = dict(bench_triton.CONFIGS[1].kwargs)
-kernel, strides = bench_triton._block_scaled.fn, (a.stride(0), *scale_a.stride())
+tile = dict(kernels.CONFIGS[1].kwargs)
+kernel, strides = kernels._block_scaled.fn, (a.stride(0), *scale_a.stride())
 strides += b.stride(0), scale_b.stride(0), d.stride(0)
 grid = (-(-m // tile["TILE_M"]) * -(-n // tile["TILE_N"]),)
 kernel[grid](a, scale_a, b, scale_b, d, m, n, k, *strides, K_TAIL=k % 128 != 0, K_BLOCK=128,

@@ -8,8 +8,8 @@ from stand_ins import spec
 
 from gemmgen import SpecError, lower, numerics
 from gemmgen.grouping import GROUPINGS
-from gemmgen.research.bench_operands import Operands
-from gemmgen.research.bench_problem import BenchProblem, parse_sizes
+from gemmgen.research.bench.operands import Operands
+from gemmgen.research.bench.problem import BenchProblem, parse_sizes
 from gemmgen.runtime.arguments import Arguments
 from gemmgen.runtime.layout import TensorView
 

@@ -21,10 +21,10 @@ import yaml
 from gemmgen.build import build_kernels
 from gemmgen.errors import BenchError, GemmgenError, SpecError
 from gemmgen.passes import lower
-from gemmgen.research import bench_records
-from gemmgen.research.bench_job import TOGETHER, BuiltKernel, Case, Job
-from gemmgen.research.bench_problem import BenchProblem
-from gemmgen.research.bench_records import Line
+from gemmgen.research.bench import records
+from gemmgen.research.bench.job import TOGETHER, BuiltKernel, Case, Job
+from gemmgen.research.bench.problem import BenchProblem
+from gemmgen.research.bench.records import Line
 from gemmgen.spec import GemmSpec
 
 PEERS = (
@@ -32,7 +32,7 @@ PEERS = (
     *("triton_block", "deep_gemm", "stream_read"),
 )
 CANDIDATES = ("gemmgen", *PEERS)
-WORKER = (sys.executable, "-m", "gemmgen.research.bench_worker")
+WORKER = (sys.executable, "-m", "gemmgen.research.bench.worker")
 SIZES = ("m", "n", "k")
 OUT_OF_TIME = "the time of the run was over (--seconds)"
 
@@ -191,7 +191,7 @@ def measure(
             state = state.after(message)
             if lines := message.get("lines"):
                 outcome.lines += lines
-                bench_records.append(out, lines)
+                records.append(out, lines)
             if message.get("at") is None and "case" in message:
                 tell(_spelled(job, message["case"]))
         if state.done:

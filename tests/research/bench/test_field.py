@@ -7,12 +7,13 @@ import json
 import jsonschema
 import pytest
 import torch
-from research.bench_lines import ABOUT, candidate, case_of, computing, field_of, folder_of, lines_of
+from research.bench.lines import ABOUT, candidate, case_of, computing, field_of, folder_of, lines_of
 
-from gemmgen.research import bench_field, bench_records
-from gemmgen.research.bench_field import prepare
-from gemmgen.research.bench_job import Job
-from gemmgen.research.bench_problem import BenchProblem
+from gemmgen.research.bench import field as module
+from gemmgen.research.bench import records
+from gemmgen.research.bench.field import prepare
+from gemmgen.research.bench.job import Job
+from gemmgen.research.bench.problem import BenchProblem
 
 NAMES = ("gemmgen", "cublaslt_tensor_fast", "torch_bf16", "deep_gemm")
 
@@ -22,7 +23,7 @@ def ours(tmp_path, monkeypatch):
     """A function from what goes wrong to the case's field."""
 
     def run(mend=lambda d: None, names=NAMES, left_out=None, **more: object):
-        monkeypatch.setattr(bench_field, "load_kernel", computing(mend))
+        monkeypatch.setattr(module, "load_kernel", computing(mend))
         case = case_of(("", folder_of(tmp_path)), *more.items())
         asked = Job("r", (case,), names)
         seen: list[str] = []
@@ -45,7 +46,7 @@ def test_right_kernels_and_peers_are_ready(ours) -> None:
     assert failed["reason"] == "ptxas refuses the PTX"
     us = {"gemmgen": 5.0, "cublaslt_tensor_fast": 6.0, "torch_bf16": 9.0}
     for line in [*lines_of(field, us), ABOUT | failed | {"absent": field.absent}]:
-        jsonschema.validate(json.loads(json.dumps(line)), bench_records.schema())
+        jsonschema.validate(json.loads(json.dumps(line)), records.schema())
 
 
 def spoil(d: torch.Tensor) -> None:
@@ -71,14 +72,14 @@ def test_wrong_results_are_not_timed(ours, mend, said: str) -> None:
 
 def test_bits_are_held_against_the_peer_that_computes_the_same(ours, monkeypatch) -> None:
     def twin(operands):
-        plain = bench_field.PEERS["torch_bf16"](operands)
+        plain = module.PEERS["torch_bf16"](operands)
         a, scale_a = operands.scaled("a", "e4m3", "1x128")
         b, scale_b = operands.scaled("b", "e4m3", "128x128")
-        d = bench_field.numerics.gemm_two_level(a, scale_a, b, scale_b)
+        d = module.numerics.gemm_two_level(a, scale_a, b, scale_b)
         d[0] += 1
-        return bench_field.Candidate("twin", lambda: d, plain.problem, comparable=True)
+        return module.Candidate("twin", lambda: d, plain.problem, comparable=True)
 
-    monkeypatch.setattr(bench_field, "PEERS", {**bench_field.PEERS, "twin": twin})
+    monkeypatch.setattr(module, "PEERS", {**module.PEERS, "twin": twin})
     field, _ = ours(names=("gemmgen", "twin"))
     assert field.checked["gemmgen"]["equal_bits"] == round(69 / 70, 6)
     assert field.checked["twin"]["equal_bits"] == 1
@@ -94,15 +95,15 @@ def test_what_broke_a_worker_before_is_left_out(ours) -> None:
 
 def test_a_candidate_that_breaks_the_gpu_ends_the_process(ours, monkeypatch) -> None:
     def broken(device: str, name: str, error: Exception) -> None:
-        raise bench_field.BrokenDeviceError(f"{name}: {error}")
+        raise module.BrokenDeviceError(f"{name}: {error}")
 
-    monkeypatch.setattr(bench_field, "_require_whole", broken)
-    with pytest.raises(bench_field.BrokenDeviceError, match="deep_gemm: No module"):
+    monkeypatch.setattr(module, "_require_whole", broken)
+    with pytest.raises(module.BrokenDeviceError, match="deep_gemm: No module"):
         ours()
 
 
 def test_rotation_takes_other_operands_every_time(ours, monkeypatch) -> None:
-    monkeypatch.setattr(bench_field, "ROTATED_BYTES", 200_000)
+    monkeypatch.setattr(module, "ROTATED_BYTES", 200_000)
     field, _ = ours(names=("gemmgen", "torch_bf16"))
     _, launch = field.launches(rotate=True)
     results = [launch() for _ in range(8)]

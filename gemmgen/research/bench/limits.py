@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemmgen.dtypes import DTYPES
-from gemmgen.research.bench_problem import BenchProblem
-
-# Of one multiprocessor in one clock: an m64n256k32 wgmma of FP8 takes 128 clocks (H100 white paper:
-# 1979 dense FP8 TFLOP/s on 132 multiprocessors at 1830 MHz, half of it for 16-bit types).
-TENSOR_FLOPS = {8: 8192, 16: 4096}  # by bits of an operand
+from gemmgen.model import MACS
+from gemmgen.research.bench.problem import BenchProblem
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def limits(problem: BenchProblem, times: Mapping[str, float], clock_mhz: float, 
     """From what candidates took, in us, and what the card did meanwhile."""
     bits = max(DTYPES[problem.a].bits, DTYPES[problem.b].bits)
     unscaled = "cublaslt_tensor_fast" if bits == 8 else "torch_bf16"
-    peak = TENSOR_FLOPS[bits] * sms * clock_mhz * 1e-6
+    peak = 2 * MACS[bits] * sms * clock_mhz * 1e-6
     return Limits(times.get("stream_read"), peak or None, times.get(unscaled))
 
 

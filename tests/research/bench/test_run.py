@@ -9,14 +9,15 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from research.bench_lines import candidate, case_of, field_of, lines_of
+from research.bench.lines import candidate, case_of, field_of, lines_of
 from stand_ins import Compilers, spec
 
 from gemmgen import BenchError, SpecError
-from gemmgen.research import bench, bench_records, bench_tables
-from gemmgen.research.bench_job import TOGETHER, Job
-from gemmgen.research.bench_problem import BenchProblem
-from gemmgen.research.bench_stand_in import dense_shapes, known, stand_in
+from gemmgen.research.bench import records, tables
+from gemmgen.research.bench import run as bench
+from gemmgen.research.bench.job import TOGETHER, Job
+from gemmgen.research.bench.problem import BenchProblem
+from gemmgen.research.bench.stand_in import dense_shapes, known, stand_in
 from gemmgen.spec_file import load_specs
 
 # --- Requests -----------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def test_nothing_that_was_measured_is_lost(tmp_path, worker) -> None:
     told: list[str] = []
     out = tmp_path / "deep" / "lines.jsonl"
     outcome = bench.measure(Job("r", cases, ("gemmgen",)), out, told.append, worker)
-    lines = bench_records.read(out)
+    lines = records.read(out)
     assert lines == outcome.lines
     assert [line["m"] for line in lines] == [0, 1, 3]
     absent = lines[1]["absent"]
@@ -157,8 +158,8 @@ def test_a_job_travels() -> None:
 def test_the_schema_refuses_other_lines() -> None:
     problem = BenchProblem("dense", 1, 64, 64, 128, "e4m3", "e4m3", "bf16", "1x128", "128x128")
     (line,) = lines_of(field_of(candidate("gemmgen", problem)), {"gemmgen": 5.0})
-    check = jsonschema.Draft202012Validator(bench_records.schema())
-    check.check_schema(bench_records.schema())
+    check = jsonschema.Draft202012Validator(records.schema())
+    check.check_schema(records.schema())
     assert check.is_valid(line)
     for change in ({"us": None}, {"us": 0}, {"l2": "cold"}, {"nonsense": 1}, {"m": 0}):
         assert not check.is_valid(line | change), change
@@ -171,10 +172,10 @@ def test_the_schema_refuses_other_lines() -> None:
 def test_a_file_that_holds_no_lines(tmp_path, text: str) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_text(f'{{"candidate": "a", "us": 1}}\n\n{text}\n')
-    with pytest.raises(bench_records.ResultsError, match="line 3"):
-        bench_records.read(path)
-    with pytest.raises(bench_records.ResultsError, match="cannot be read"):
-        bench_records.read(tmp_path)
+    with pytest.raises(records.ResultsError, match="line 3"):
+        records.read(path)
+    with pytest.raises(records.ResultsError, match="cannot be read"):
+        records.read(tmp_path)
 
 
 # --- What stands in for DeepGEMM ----------------------------------------------------------------
@@ -222,7 +223,7 @@ def some_lines() -> list[dict]:
 
 
 def test_tables_in_markdown() -> None:
-    text = bench_tables.markdown(some_lines())
+    text = tables.markdown(some_lines())
     assert "| 4096x2112x7168 |   | dirty | 100.00 | 0.50 | 1240 | 627 | 0.205 |" in text
     assert "| 4096x2112x7168 | tile: 64x64 | back to back | 100.00 |" in text
     assert "| 4096x2112x7168 |   | dirty | ~0.949 | 1.122 |" in text
@@ -232,7 +233,7 @@ def test_tables_in_markdown() -> None:
 
 
 def test_tables_in_a_terminal(capsys) -> None:
-    bench_tables.print_sheets(some_lines())
+    tables.print_sheets(some_lines())
     said = capsys.readouterr().out
     assert "time of peers over ours" in said
     assert "~0.949" in said
@@ -240,7 +241,7 @@ def test_tables_in_a_terminal(capsys) -> None:
 
 # --- The problems in benchmarks/ ----------------------------------------------------------------
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def test_the_dense_problems_are_those_whose_peers_are_known() -> None:

@@ -14,10 +14,10 @@ from gemmgen import artifact, lower, numerics
 from gemmgen.artifact import Artifact
 from gemmgen.measure.stopwatch import Timing
 from gemmgen.measure.telemetry import Samples
-from gemmgen.research import bench_worker
-from gemmgen.research.bench_field import Field
-from gemmgen.research.bench_job import BuiltKernel, Case
-from gemmgen.research.bench_problem import BenchProblem
+from gemmgen.research.bench import worker
+from gemmgen.research.bench.field import Field
+from gemmgen.research.bench.job import BuiltKernel, Case
+from gemmgen.research.bench.problem import BenchProblem
 
 SIZES = (70, 136, 256)
 ABOUT = {
@@ -74,14 +74,14 @@ def lines_of(field: Field, us: dict[str, float], **state: object) -> list[dict]:
     """Results as a worker says them, for candidates that take so many us."""
     samples = Samples([1755.0], [500.0], [50.0])
     columns = [
-        bench_worker.spaced(
+        worker.spaced(
             Timing((us[c.name], us[c.name] + 1.0), "theirs", "cupti"),
             Timing((us[c.name] + 2.0,), "", "events"),
             samples,
         )
         for c in field.ready
     ]
-    return bench_worker.results(field, columns, ABOUT | STATE | state, 132)
+    return worker.results(field, columns, ABOUT | STATE | state, 132)
 
 
 def field_of(*candidates: SimpleNamespace) -> Field:

@@ -15,7 +15,7 @@ from gemmgen import numerics
 from gemmgen.dtypes import DTYPES
 from gemmgen.errors import UnsupportedError
 from gemmgen.grouping import GROUPINGS
-from gemmgen.research.bench_problem import BenchProblem, argument_shape
+from gemmgen.research.bench.problem import BenchProblem, argument_shape
 
 if TYPE_CHECKING:
     from gemmgen.plan import KernelPlan, TensorArgument

@@ -15,11 +15,11 @@ import torch
 
 from gemmgen import artifact, numerics
 from gemmgen.errors import GemmgenError
-from gemmgen.research.bench_job import BuiltKernel, Case, Job, name_of
-from gemmgen.research.bench_operands import Operands
-from gemmgen.research.bench_peers import PEERS, Candidate
-from gemmgen.research.bench_problem import BenchProblem
-from gemmgen.research.bench_records import Line, now
+from gemmgen.research.bench.job import BuiltKernel, Case, Job, name_of
+from gemmgen.research.bench.operands import Operands
+from gemmgen.research.bench.peers import PEERS, Candidate
+from gemmgen.research.bench.problem import BenchProblem
+from gemmgen.research.bench.records import Line, now
 from gemmgen.runtime import load_kernel
 
 # How a library that is missing, older than its API, or not made for a problem says so.

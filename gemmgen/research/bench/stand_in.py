@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from gemmgen.research.bench_problem import BenchProblem
+from gemmgen.research.bench.problem import BenchProblem
 
 SOURCE = "peers_h200.json"
 SCALED_BY = ("cublaslt_block", "cublaslt_tensor_fast")  # the first that both runs have
@@ -35,7 +35,7 @@ class StandIn:
 @cache
 def known() -> Mapping[str, Any]:
     """What peers took on one H200."""
-    text = resources.files("gemmgen.research").joinpath(SOURCE).read_text(encoding="utf-8")
+    text = resources.files("gemmgen.research.bench").joinpath(SOURCE).read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
