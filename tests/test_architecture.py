@@ -64,10 +64,11 @@ ROOMS: dict[str, set[str]] = {
         *("tune", "tune_tables", "cli_json"),
     },
     "cli_sweep": {"research"},
+    "cli_report": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_progress", "cli_bench", "cli_sass", "cli_sweep", "cli_toolchain"),
-        "cli_tune",
+        *("cli_bench", "cli_json", "cli_progress", "cli_report", "cli_sass", "cli_sweep"),
+        *("cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render"},
@@ -82,16 +83,21 @@ GUESTS = {
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
     "yaml": {"spec", "research"},
-    "jinja2": {"render"},
+    "jinja2": {"render", "research"},
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
     "filelock": {"cache", "toolchain", "research"},
     "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_bench", "cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"},
+    "typer": {
+        *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
+        *("cli_tune",),
+    },
     "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
     "dask": {"research"},
     "pandas": {"research"},
     "pyarrow": {"research"},
+    "plotly": {"research"},
+    "matplotlib": {"research"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
