@@ -53,8 +53,7 @@ class Built:
     """How a build came out."""
 
     columns: Mapping[str, Any]  # of the table `build`
-    plan: str | None = None
-    source: str | None = None
+    documents: Mapping[str, str] = field(default_factory=dict)  # `plan`, `source`, `sass`
     files: Mapping[str, bytes] | None = None  # of the artifact, when it is carried
 
 
@@ -100,10 +99,11 @@ def build(job: BuildJob) -> Built:
         plan = lower(spec)
         source = render(plan)
         made = build_text(plan, source)
+        (kernel,) = inspection.inspect(made.artifact.cubin).kernels
+        counted = kernel.statistics
         return Built(
-            _columns(made, plan, time.perf_counter() - start),
-            plan=plan.to_json(),
-            source=source,
+            _columns(made, plan, counted, time.perf_counter() - start),
+            {"plan": plan.to_json(), "source": source, "sass": json.dumps(asdict(counted))},
             files=dict(made.artifact.files) if job.carry else None,
         )
     except Exception as error:
@@ -141,11 +141,11 @@ def _forget_text(error: Exception) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _columns(made: Build, plan: KernelPlan, seconds: float) -> dict[str, Any]:
+def _columns(
+    made: Build, plan: KernelPlan, counted: inspection.Statistics, seconds: float
+) -> dict[str, Any]:
     manifest = made.artifact.manifest
     resources = manifest.resources
-    (kernel,) = inspection.inspect(made.artifact.cubin).kernels
-    counted = kernel.statistics
     ffma = counted.arithmetic["FFMA"]
     return {
         "status": "built",
@@ -164,7 +164,6 @@ def _columns(made: Build, plan: KernelPlan, seconds: float) -> dict[str, Any]:
         "ffma_reusing": ffma.reusing,
         "longest_ffma_row": counted.longest_ffma_row,
         "promotion_runs": len(counted.promotion_runs),
-        "sass": json.dumps(asdict(counted)),
         "toolchain": json.dumps(dict(manifest.toolchain)),
         **_about_now(),
     }

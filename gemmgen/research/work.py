@@ -244,9 +244,8 @@ class Work:
         """Add a build; it takes the place of one that failed."""
         self.database.delete("build", variant=variant, status="failed")
         columns = {"variant": variant, **built.columns}
-        for kind, text in (("plan", built.plan), ("source", built.source)):
-            if text is not None:
-                columns[kind] = self.database.add_text(text, kind)
+        for kind, text in built.documents.items():
+            columns[kind] = self.database.add_text(text, kind)
         return self.database.add("build", columns)
 
     def record_timings(self, problem: int, part: Timed) -> None:

@@ -79,7 +79,7 @@ def build(job: BuildJob) -> Built:
         "gemmgen": "0",
         "when": WHEN,
     }
-    return Built(columns, plan=plan.to_json(), source=f"// {plan.name}\n")
+    return Built(columns, {"plan": plan.to_json(), "source": f"// {plan.name}\n"})
 
 
 def crash(job: BuildJob) -> Built:
