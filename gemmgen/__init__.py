@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gemmgen.errors import (
     ArtifactError,
+    BenchError,
     CompileError,
     CompilerNotFoundError,
     CorruptArtifactError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "BenchError",
     "CompileError",
     "CompilerNotFoundError",
     "CorruptArtifactError",

@@ -80,6 +80,10 @@ class TuneError(GemmgenError):
     """A search cannot begin or go on: nothing to vary, or a log that belongs to another search."""
 
 
+class BenchError(GemmgenError):
+    """Nothing can be measured on this machine."""
+
+
 class ResultsError(GemmgenError):
     """A results file cannot be used: not one of ours, of a newer gemmgen, or held by another."""
 

@@ -51,6 +51,8 @@ ROOMS: dict[str, set[str]] = {
     "inspection_tables": {"sass_patch", "inspection"},
     "cubin_file": {"errors", "artifact"},
     "cli_json": set(),
+    "cli_progress": set(),
+    "cli_bench": {"errors", "spec", "runtime", "research", "cli_json", "cli_progress"},
     "cli_sass": {
         *("errors", "sass_patch", "artifact", "cubin_file"),
         *("inspection", "inspection_tables", "cli_json"),
@@ -64,7 +66,8 @@ ROOMS: dict[str, set[str]] = {
     "cli_sweep": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"),
+        *("cli_json", "cli_progress", "cli_bench", "cli_sass", "cli_sweep", "cli_toolchain"),
+        "cli_tune",
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render"},
@@ -72,7 +75,9 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "measure", "research"},
+    "torch": {"runtime", "quantise", "numerics", "measure", "research", "cli_bench"},
+    "triton": {"research"},
+    "deep_gemm": {"research"},
     "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
@@ -82,8 +87,8 @@ GUESTS = {
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
     "filelock": {"cache", "toolchain", "research"},
     "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"},
-    "rich": {"cli", "cli_tune", "tables", "inspection_tables", "tune_tables", "research"},
+    "typer": {"cli", "cli_bench", "cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"},
+    "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
     "dask": {"research"},
     "pandas": {"research"},
     "pyarrow": {"research"},
