@@ -256,8 +256,9 @@ class Work:
             self.database.add("run", {**part.run, "machine": machine})
             run = part.run["id"]
         for row in part.timings:
-            failed = {"build": row["build"], "problem": problem, "status": "failed"}
-            self.database.delete("timing", **failed)
+            if row["build"] is not None:
+                failed = {"build": row["build"], "problem": problem, "status": "failed"}
+                self.database.delete("timing", **failed)
             own = {"run": run, "problem": problem, "candidate": "gemmgen"}
             self.database.add("timing", own | dict(row))
 
