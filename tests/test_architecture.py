@@ -23,7 +23,8 @@ ROOMS: dict[str, set[str]] = {
     "spec": {"errors", *AXES},
     "plan": {"target"},
     "model": {"plan", *AXES},
-    "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
+    "tuned": {"errors", "spec", "plan", "target"},
+    "passes": {"errors", "tuned", "spec", "plan", "sass_patch", *AXES},
     "render": {"errors", "version", "plan", *AXES},
     "toolchain": {"errors"},
     "sass_patch": {"errors"},
@@ -86,7 +87,7 @@ GUESTS = {
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
     "filelock": {"cache", "toolchain", "research"},
-    "platformdirs": {"cache", "toolchain"},
+    "platformdirs": {"cache", "toolchain", "tuned"},
     "typer": {"cli", "cli_bench", "cli_json", "cli_sass", "cli_sweep", "cli_toolchain", "cli_tune"},
     "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
     "dask": {"research"},
@@ -95,7 +96,12 @@ GUESTS = {
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
-    *{("toolchain", "filelock"), ("toolchain", "platformdirs"), ("numerics", "quantise")},
+    *{
+        ("toolchain", "filelock"),
+        ("toolchain", "platformdirs"),
+        ("tuned", "platformdirs"),
+        ("numerics", "quantise"),
+    },
 }
 
 IMPORT_SECONDS = 2 * 0.15  # twice the budget: a test machine has other things to do
