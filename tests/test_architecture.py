@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
         *("inspection", "sass_patch", "toolchain", "runtime", "numerics", "measure"),
-        *("cubin_file", "cli_json", "model", *AXES),
+        *("cubin_file", "cli_json", "model", "tuned", *AXES),
     },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
@@ -93,6 +93,7 @@ GUESTS = {
     "dask": {"research"},
     "pandas": {"research"},
     "pyarrow": {"research"},
+    "optuna": {"research"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},

@@ -35,6 +35,7 @@ from gemmgen.render import render
 from gemmgen.research.worker import Worker, WorkerLost
 from gemmgen.spec import GemmSpec
 from gemmgen.toolchain import REFUSED_FOLDER
+from gemmgen.tuned import Table
 from gemmgen.version import __version__
 
 # What the next attempt would say again; everything else that goes wrong is tried again.
@@ -53,6 +54,7 @@ class BuildJob:
     variant: int  # its id in the results file
     spec: str  # YAML
     carry: bool = False  # the artifact is needed on another machine
+    tuned: bool = True  # whether the tuned table may decide what the spec leaves open
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def build(job: BuildJob) -> Built:
     start = time.perf_counter()
     try:
         spec = GemmSpec(**yaml.safe_load(job.spec))
-        plan = lower(spec)
+        plan = lower(spec, table=None if job.tuned else Table())
         source = render(plan)
         made = build_text(plan, source)
         (kernel,) = inspection.inspect(made.artifact.cubin).kernels
