@@ -76,14 +76,14 @@ def test_the_search_comes_close_to_the_best_and_keeps_its_budget(
 ) -> None:
     monkeypatch.setattr(fakes, "SLOW_BUILD", 0)
     place = Place()
-    outcome = found(place)
+    outcome = found(place, seconds=60)
     planner = distance(lower(SPEC, table=Table()))
     best = distance(outcome.winner.plan)
     assert outcome.beats_planner
     assert best - 10 < 0.5 * (planner - 10)
     assert outcome.us / outcome.planner_us == pytest.approx(best / planner)
-    assert place.clock <= 120
-    assert outcome.tried > 3 * GENERATION
+    assert place.clock <= 60
+    assert outcome.tried > 2 * GENERATION
     # Halving: most launches are of few rounds, and only the last run has many.
     rounds = [batch.rounds for batch in place.batches]
     assert rounds[:2] == [6, 18]
@@ -93,8 +93,7 @@ def test_the_search_comes_close_to_the_best_and_keeps_its_budget(
 
 def test_a_seed_repeats_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fakes, "SLOW_BUILD", 0)
-    first, again, other = (found(Place(), seconds=40, seed=seed) for seed in (1, 1, 2))
-    assert first == pytest.approx(first)
+    first, again, other = (found(Place(), seconds=25, seed=seed) for seed in (1, 1, 2))
     assert (first.ranking, first.tried) == (again.ranking, again.tried)
     assert first.ranking != other.ranking
 
