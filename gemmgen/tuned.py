@@ -30,6 +30,8 @@ DECISIONS = (
     *("swap_ab", "l2_hint", "raster", "sass"),
 )
 
+OTHERS = ("promotion_interval", "toolchain")  # what is asked for with these was not measured
+
 
 @dataclass(frozen=True)
 class ShapeClass:
@@ -40,6 +42,7 @@ class ShapeClass:
     rows: int  # of a group; the largest of the class, a power of two
     n: int | None  # None: known at launch only
     k: int | None
+    layout: str  # of A and B
     dtypes: str  # e4m3/e4m3/bf16
     scales: str  # 1x128/128x128
 
@@ -51,6 +54,7 @@ class ShapeClass:
             rows=rows_class(problem.expected_m),
             n=problem.n,
             k=problem.k,
+            layout=spec.layout,
             dtypes=f"{problem.a}/{problem.b}/{problem.d}",
             scales=f"{problem.scale_a}/{problem.scale_b}",
         )
@@ -99,7 +103,7 @@ class Table:
         alike for every M, or computes more than a product."""
         if not self._entries or spec.batch_invariant or spec.epilogue or spec.accumulate:
             return None
-        if any(getattr(spec, key) != "auto" for key in (*DECISIONS, "toolchain")) or spec.allow:
+        if any(getattr(spec, key) != "auto" for key in (*DECISIONS, *OTHERS)) or spec.allow:
             return None
         return self._entries.get((target.name, target.sms, ShapeClass.of(spec, problem)))
 

@@ -62,6 +62,7 @@ def test_an_entry_serves_its_whole_class_of_rows(m: int) -> None:
         {"stages": 5},
         {"sass": []},
         {"toolchain": "12.8"},
+        {"promotion_interval": 128},
         {"batch_invariant": True},
         {"grouping": "batched", "groups": 2},
     ],

@@ -35,7 +35,7 @@ class Contender:
 def space(spec: GemmSpec) -> dict[str, list[Any]]:
     """The values of each decision that the spec leaves open; most combinations are no kernels."""
     choices: dict[str, list[Any]] = {
-        "tile": [f"{m}x{n}x128" for m in (64, 128, 192, 256) for n in range(16, 257, 16)],
+        "tile": [f"{m}x{n}" for m in (64, 128, 192, 256) for n in range(16, 257, 16)],
         "cluster": ["1x1", "2x1", "1x2"],
         "warpgroups": ["auto", "1x1x1", "2x1x1", "1x2x1", "3x1x1", "2x2x1", "4x1x1"],
         "stages": ["auto", 3, 4, 5, 6, 8, 12],

@@ -36,7 +36,7 @@ def test_members_are_the_product_of_shapes_and_axes() -> None:
     assert last.shape == (256, 4096, 7168)
     assert last.spec is not None
     assert (last.spec.n, last.spec.expected_m, last.spec.stages) == (4096, 256, 5)
-    assert str(last.spec.tile) == "128x128x128"
+    assert str(last.spec.tile) == "128x128"
 
 
 @pytest.mark.parametrize(
