@@ -102,7 +102,7 @@ def from_lines(path: Path) -> Iterator[Sample]:
             band=int(named["r"]) * cluster_m,
             bits=8,
             out_bytes=2,
-            promoted=True,
+            promotions=1.0,
             yields="nosass" not in named["rest"],
         )
         yield Sample(work, record["us"], record["kernel"])

@@ -56,7 +56,7 @@ class Work:
     band: int  # tiles of the raster along M
     bits: int  # of an element of A and B
     out_bytes: int  # of an element of D
-    promoted: bool  # partial sums are scaled and added by FFMA
+    promotions: float  # of partial sums into FP32 totals, in a K tile
     yields: bool  # FFMA of the promotion yield
 
     @classmethod
@@ -72,7 +72,7 @@ class Work:
             band=plan.scheduler.raster_band * plan.cluster.m,
             bits=DTYPES[plan.problem.a].bits,
             out_bytes=DTYPES[plan.problem.d].bytes,
-            promoted=plan.problem.scale_b not in ("none", "tensor", "row"),
+            promotions=plan.tile.k / interval if (interval := plan.promotion.interval_k) else 0.0,
             yields=bool(plan.sass.passes),
         )
 
@@ -97,7 +97,7 @@ def predict(work: Work, sms: int, c: Coefficients) -> Prediction:
     k_tiles = -(-work.k // work.tile_k)
     elements = work.tile_m * work.tile_n
     tensor = c.tensor * elements * work.tile_k / MACS[work.bits] / c.clock
-    promotion = c.promotion * elements / LANES / c.clock if work.promoted else 0.0
+    promotion = work.promotions * c.promotion * elements / LANES / c.clock
     serial = min(c.serial[work.consumers - 1] + (0.0 if work.yields else c.no_yields), 1.0)
     compute = max(tensor, promotion) + serial * min(tensor, promotion)
     compute += c.k_tile / c.clock / work.consumers

@@ -21,10 +21,14 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
-    "plan": {"target"},
+    "plan": {"target", "plan_params", "plan_record"},
+    "plan_params": {"target"},
+    "plan_record": {"target"},
     "model": {"plan", *AXES},
-    "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
-    "render": {"errors", "version", "plan", *AXES},
+    "tuned": {"errors", "spec", "plan", "target"},
+    "passes": {"errors", "tuned", "spec", "plan", "sass_patch", *AXES},
+    "spelling": {"plan", *AXES},
+    "render": {"errors", "version", "plan", "spelling", *AXES},
     "toolchain": {"errors"},
     "sass_patch": {"errors"},
     "artifact": {"errors", "plan"},
@@ -43,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
         *("inspection", "sass_patch", "toolchain", "runtime", "numerics", "measure"),
-        *("cubin_file", "cli_json", "model", *AXES),
+        *("cubin_file", "cli_json", "model", "tuned", *AXES),
     },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
@@ -87,7 +91,7 @@ GUESTS = {
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
     "filelock": {"cache", "toolchain", "research"},
-    "platformdirs": {"cache", "toolchain"},
+    "platformdirs": {"cache", "toolchain", "tuned"},
     "typer": {
         *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
         *("cli_tune",),
@@ -98,10 +102,16 @@ GUESTS = {
     "pyarrow": {"research"},
     "plotly": {"research"},
     "matplotlib": {"research"},
+    "optuna": {"research"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
-    *{("toolchain", "filelock"), ("toolchain", "platformdirs"), ("numerics", "quantise")},
+    *{
+        ("toolchain", "filelock"),
+        ("toolchain", "platformdirs"),
+        ("tuned", "platformdirs"),
+        ("numerics", "quantise"),
+    },
 }
 
 IMPORT_SECONDS = 2 * 0.15  # twice the budget: a test machine has other things to do

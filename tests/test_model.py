@@ -61,7 +61,7 @@ def test_yields_and_more_warpgroups_hide_promotion() -> None:
 
 
 def test_a_kernel_without_promotion_is_faster() -> None:
-    assert us(dataclasses.replace(work(), promoted=False)) < us(work())
+    assert us(dataclasses.replace(work(), promotions=0.0)) < us(work())
 
 
 def test_few_rows_are_bound_by_memory_and_many_by_the_tensor_core() -> None:

@@ -11,21 +11,9 @@ from functools import cache
 from typing import Any
 
 from gemmgen.errors import SweepError
-from gemmgen.research.executor import (
-    TIME,
-    TIMING_SECONDS,
-    BuildDone,
-    TimingDone,
-)
-from gemmgen.research.jobs import (
-    BuildJob,
-    Timed,
-    TimingBatch,
-    WatchedTimer,
-    build,
-    refused,
-    untimed,
-)
+from gemmgen.research.executor import BUILD, TIME, TIMING_SECONDS, BuildDone, TimingDone
+from gemmgen.research.jobs import BuildJob, Timed, TimingBatch, WatchedTimer, refused, untimed
+from gemmgen.research.worker import resolve
 
 CONNECT_SECONDS = 15.0
 RETRIES = 2  # of what raised; lost workers are retried by dask's own count
@@ -36,8 +24,13 @@ class DaskExecutor:
 
     remote = True
 
-    def __init__(self, place: str, *, gpu: bool = True, timer: str = TIME) -> None:
-        """`place`: dask://host:port. Raises SweepError without dask, scheduler or workers."""
+    def __init__(
+        self, place: str, *, gpu: bool = True, build: str = BUILD, timer: str = TIME
+    ) -> None:
+        """`place`: dask://host:port. `build` and `timer`: `module:function`.
+
+        Raises SweepError without dask, scheduler or workers.
+        """
         try:
             from dask import distributed
         except ImportError as error:
@@ -69,11 +62,11 @@ class DaskExecutor:
             )
         self.builders = sum(worker["nthreads"] for worker in workers)
         self.gpus = int(sum(worker["resources"].get("GPU", 0) for worker in workers)) if gpu else 0
-        self._timer = timer
+        self._build, self._timer = resolve(build), timer
         self._open: set[Any] = set()  # a future without a reference is cancelled
 
     def build(self, job: BuildJob, done: BuildDone) -> None:
-        future = self._client.submit(build, job, pure=False, retries=RETRIES)
+        future = self._client.submit(self._build, job, pure=False, retries=RETRIES)
 
         def tell(finished: Any) -> None:
             self._open.discard(finished)

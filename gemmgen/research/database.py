@@ -77,7 +77,8 @@ class Database:
     def results(self) -> list[Row]:
         """Everything about every member of every sweep: one row a timing, or one without a time.
 
-        `axes` is a mapping from axis to value; `plan` and `source` are documents, see `text`.
+        `axes` is a mapping from axis to value; `plan`, `source` and `sass` are documents: see
+        `text`.
         """
         rows = self.rows(RESULTS)
         for row in rows:
@@ -89,7 +90,7 @@ class Database:
         return self.rows(PEERS)
 
     def text(self, document: int) -> str:
-        """A document: the plan or the CUDA text of a build."""
+        """A document: the plan of a build, its CUDA text, or the statistics of its code."""
         (row,) = self.rows("SELECT content, base FROM document WHERE id = ?", document)
         unpacker = zlib.decompressobj(zdict=self._dictionary(row["base"]))
         return unpacker.decompress(row["content"]).decode()
@@ -153,7 +154,7 @@ class Database:
     # --- Inside ---------------------------------------------------------------------------------
 
     def _first(self, kind: str) -> int | None:
-        """The oldest document that builds name in a column, `plan` or `source`."""
+        """The oldest document that builds name in a column: `plan`, `source` or `sass`."""
         if kind not in self._firsts:
             query = f"SELECT {kind} AS id FROM build WHERE {kind} NOT NULL ORDER BY id LIMIT 1"
             if found := self.rows(query):

@@ -5,18 +5,20 @@ Imported by the workers that build, so it needs no torch and no GPU.
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gemmgen import artifact, inspection
-from gemmgen.artifact import Artifact
 from gemmgen.build import Build, build_text
 from gemmgen.cache import Cache, default_root
 from gemmgen.errors import (
@@ -33,10 +35,16 @@ from gemmgen.render import render
 from gemmgen.research.worker import Worker, WorkerLost
 from gemmgen.spec import GemmSpec
 from gemmgen.toolchain import REFUSED_FOLDER
+from gemmgen.tuned import Table
 from gemmgen.version import __version__
 
 # What the next attempt would say again; everything else that goes wrong is tried again.
 REFUSALS = (SpecError, UnsupportedError, CompileError, PatchError)
+
+PEERS = ("cublaslt_block", "stream_read")  # what times of different batches can be held against
+
+
+PEER = "peer "  # how a note begins when a peer is launched alone
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class BuildJob:
     variant: int  # its id in the results file
     spec: str  # YAML
     carry: bool = False  # the artifact is needed on another machine
+    tuned: bool = True  # whether the tuned table may decide what the spec leaves open
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,7 @@ class Built:
     """How a build came out."""
 
     columns: Mapping[str, Any]  # of the table `build`
-    plan: str | None = None
-    source: str | None = None
+    documents: Mapping[str, str] = field(default_factory=dict)  # `plan`, `source`, `sass`
     files: Mapping[str, bytes] | None = None  # of the artifact, when it is carried
 
 
@@ -78,6 +86,7 @@ class TimingBatch:
     rounds: int
     l2: tuple[str, ...]
     seed: int = 0
+    peers: tuple[str, ...] = PEERS  # timed beside them, where they are there
 
 
 @dataclass(frozen=True)
@@ -97,13 +106,14 @@ def build(job: BuildJob) -> Built:
     start = time.perf_counter()
     try:
         spec = GemmSpec(**yaml.safe_load(job.spec))
-        plan = lower(spec)
+        plan = lower(spec, table=None if job.tuned else Table())
         source = render(plan)
         made = build_text(plan, source)
+        (kernel,) = inspection.inspect(made.artifact.cubin).kernels
+        counted = kernel.statistics
         return Built(
-            _columns(made, plan, time.perf_counter() - start),
-            plan=plan.to_json(),
-            source=source,
+            _columns(made, plan, counted, time.perf_counter() - start),
+            {"plan": plan.to_json(), "source": source, "sass": json.dumps(asdict(counted))},
             files=dict(made.artifact.files) if job.carry else None,
         )
     except Exception as error:
@@ -141,11 +151,11 @@ def _forget_text(error: Exception) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _columns(made: Build, plan: KernelPlan, seconds: float) -> dict[str, Any]:
+def _columns(
+    made: Build, plan: KernelPlan, counted: inspection.Statistics, seconds: float
+) -> dict[str, Any]:
     manifest = made.artifact.manifest
     resources = manifest.resources
-    (kernel,) = inspection.inspect(made.artifact.cubin).kernels
-    counted = kernel.statistics
     ffma = counted.arithmetic["FFMA"]
     return {
         "status": "built",
@@ -164,7 +174,6 @@ def _columns(made: Build, plan: KernelPlan, seconds: float) -> dict[str, Any]:
         "ffma_reusing": ffma.reusing,
         "longest_ffma_row": counted.longest_ffma_row,
         "promotion_runs": len(counted.promotion_runs),
-        "sass": json.dumps(asdict(counted)),
         "toolchain": json.dumps(dict(manifest.toolchain)),
         **_about_now(),
     }
@@ -177,16 +186,23 @@ def _about_now() -> dict[str, Any]:
 # --- Timings ------------------------------------------------------------------------------------
 
 
-def artifact_of(item: TimingItem) -> Artifact:
-    """The kernel of an item: as it was carried, from the cache, or built here."""
+def folder_of(item: TimingItem) -> Path:
+    """Where the kernel of an item lies: where it was carried to, in the cache, or built here."""
     if item.files is not None:
-        manifest = artifact.Manifest.from_json(item.files[artifact.MANIFEST])
-        return Artifact(Path(), manifest, item.files)
+        return artifact.write(item.files, _carried() / item.key).path
     found = Cache(default_root()).find(item.key)
     if found is not None:
-        return found
+        return found.path
     plan = lower(GemmSpec(**yaml.safe_load(item.spec)))
-    return build_text(plan, render(plan)).artifact
+    return build_text(plan, render(plan)).artifact.path
+
+
+@cache
+def _carried() -> Path:
+    """A folder that goes with the process."""
+    folder = tempfile.mkdtemp(prefix="gemmgen-sweep-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @dataclass
@@ -218,6 +234,9 @@ class WatchedTimer:
     def _without_lost(self, batch: TimingBatch, lost: WorkerLost) -> list[Timed]:
         """A worker was lost: with whom, its last note says, or each shows alone."""
         doing, _, said = lost.note.partition("\n")
+        if doing.startswith(PEER):
+            peers = tuple(peer for peer in batch.peers if doing != PEER + peer)
+            return self.time(replace(batch, peers=peers))
         noted = [item for item in batch.items if doing == under_way(item)]
         if len(batch.items) == 1:
             noted = list(batch.items)
@@ -225,17 +244,13 @@ class WatchedTimer:
             others = tuple(item for item in batch.items if item not in noted)
             reason = f"{said or 'nothing was said'}; {lost.reason}"
             row = untimed(noted[0], "hung" if lost.silent else "failed", reason)
-            return [Timed([row]), *self.time(_of(batch, others))]
-        return [part for item in batch.items for part in self.time(_of(batch, (item,)))]
+            return [Timed([row]), *self.time(replace(batch, items=others))]
+        return [part for item in batch.items for part in self.time(replace(batch, items=(item,)))]
 
 
 def under_way(item: TimingItem) -> str:
     """The first line of a note of a worker that launches one kernel alone."""
     return f"build {item.build}"
-
-
-def _of(batch: TimingBatch, items: tuple[TimingItem, ...]) -> TimingBatch:
-    return TimingBatch(batch.problem, batch.columns, items, batch.rounds, batch.l2, batch.seed)
 
 
 def untimed(item: TimingItem, status: str, reason: str) -> dict[str, Any]:

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 SHARE = 0.1  # of the time that may go into counting
 
 
@@ -38,12 +35,15 @@ def shown(tell: Tell | None, count: Count, timing: bool) -> Iterator[Callable[[C
         yield _seldom(tell)
         tell(count())
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         yield lambda _: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns, console=console) as bar:
         start = count()
         built = bar.add_task("building", total=start.variants)
         timed = bar.add_task("timing", total=start.variants, visible=timing)

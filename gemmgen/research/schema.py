@@ -62,7 +62,7 @@ CREATE TABLE build (
   shared_bytes INTEGER,                      -- of a CTA, as launched
   instructions INTEGER, wgmma INTEGER, ffma INTEGER, ffma_yielding INTEGER,
   ffma_reusing INTEGER, longest_ffma_row INTEGER, promotion_runs INTEGER,
-  sass      TEXT,                            -- JSON: all statistics of the code
+  sass      INTEGER REFERENCES document,     -- JSON: all statistics of the code
   toolchain TEXT,                            -- JSON: the compilers with versions and options
   gemmgen  TEXT NOT NULL,                    -- version
   "when"   TEXT NOT NULL
@@ -116,7 +116,7 @@ SELECT sweep.name AS sweep, sweep.digest, member.number, member.axes,
   build.reason AS build_reason, build.seconds, build.cached, build.registers,
   build.spill_store_bytes, build.spill_load_bytes, build.shared_bytes, build.instructions,
   build.wgmma, build.ffma, build.ffma_yielding, build.ffma_reusing, build.longest_ffma_row,
-  build.promotion_runs, build.toolchain AS compilers, build.plan, build.source,
+  build.promotion_runs, build.toolchain AS compilers, build.plan, build.source, build.sass,
   timing.id AS timing, timing.status, timing.reason, timing.l2, timing.pace, timing.timer,
   timing.rounds, timing.us, timing.us_spread, timing.events_us, timing.tflops, timing.gbps,
   timing.error, timing.equal_bits, timing.sm_clock_mhz, timing.watts, timing.celsius,

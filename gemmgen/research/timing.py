@@ -1,4 +1,4 @@
-"""Times a batch of kernels side by side on this process's GPU; every result is checked first.
+"""Times a batch of kernels side by side on this process's GPU, as the bench does: checked first.
 
 Runs in a worker: a kernel that ends the CUDA context ends the process with it, and the note that
 was made before its launch says whose fault it was. Needs torch and a Hopper GPU.
@@ -8,36 +8,31 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-from gemmgen import numerics
-from gemmgen.artifact import Artifact
-from gemmgen.dtypes import DTYPES
-from gemmgen.errors import DeviceError, GemmgenError, LaunchError, UnsupportedError
-from gemmgen.measure.stopwatch import L2Flush, Timing, measure
-from gemmgen.measure.telemetry import Samples, driver_version, sampling
-from gemmgen.measure.variants import ARGUMENTS
-from gemmgen.research.jobs import Timed, TimingBatch, TimingItem, artifact_of, under_way, untimed
+from gemmgen.errors import GemmgenError
+from gemmgen.research.bench.field import BrokenDeviceError, prepare
+from gemmgen.research.bench.job import BuiltKernel, Case, Job, name_of
+from gemmgen.research.bench.problem import BenchProblem
+from gemmgen.research.bench.records import Line, new_run, now
+from gemmgen.research.bench.worker import DEVICE, Machine, results, timed
+from gemmgen.research.jobs import PEER, Timed, TimingBatch, TimingItem, folder_of, under_way
 from gemmgen.research.worker import note
-from gemmgen.runtime.kernel import GemmKernel, device_index
+from gemmgen.runtime.kernel import device_index
 from gemmgen.target import COMPUTE_CAPABILITY
-from gemmgen.version import __version__
 
-# Half a unit in the last place of bf16 gives 1.7e-3 on normal data; the rest is the tensor core's.
-LARGEST_ERROR = 2.5e-3
-POISON_ROWS, POISON_COLUMNS = 1, 8  # around the output of a check
 CONTEXT_LOST = 3  # exit status
-
-Row = dict[str, Any]
+COLUMNS = (  # of the table `timing`, as lines of the bench name them
+    *("candidate", "label", "status", "reason", "l2", "pace", "timer", "rounds", "us", "us_spread"),
+    *("events_us", "tflops", "gbps", "error", "equal_bits", "sm_clock_mhz", "watts", "celsius"),
+    *("kernel", "when"),
+)
+ELSEWHERE = ("mode", "groups", "m", "n", "k", "scales", "dtypes", "spec", "toolchain", "resources")
 
 
 def visible_gpus() -> list[str]:
@@ -50,199 +45,88 @@ def visible_gpus() -> list[str]:
 
 
 def time_batch(batch: TimingBatch) -> Timed:
-    """Check every kernel alone, then time those that are right in rotated order.
+    """Check every kernel alone, then time those that are right, and the peers, in rotated order.
 
-    Raises DeviceError without a Hopper GPU, UnsupportedError for a problem that is not dense.
+    Raises DeviceError without a Hopper GPU.
     """
     device_index(None)
-    problem = _problem(tuple(sorted(batch.columns.items())), batch.seed)
-    checked = [_checked(item, problem) for item in batch.items]
-    right = [entry for entry in checked if entry.launch is not None]
-    rows = [entry.row for entry in checked if entry.launch is None]
-    flush, launches = _flush(), [entry.launch for entry in right if entry.launch is not None]
-    for state in batch.l2 if launches else ():
-        note("side by side")
-        with sampling(_uuid()) as samples:
-            timings = measure(launches, batch.rounds, partial(flush, state))
-        for entry, timing in zip(right, timings, strict=True):
-            about = {"l2": state, "rounds": batch.rounds}
-            rows.append({**entry.row, **_columns(timing, problem, samples), **about})
-    return Timed(rows, run=_run(batch), machine=_machine())
+    torch.cuda.empty_cache()
+    machine = _machine()
+    case = Case(problem_fields(batch.columns), [_kernel(item) for item in batch.items])
+    job = Job(
+        run=new_run(),
+        cases=[case],
+        candidates=("gemmgen", *batch.peers),
+        l2=batch.l2,
+        rounds=batch.rounds,
+        seed=batch.seed,
+    )
+    starts = {name_of("gemmgen", str(item.build)): under_way(item) for item in batch.items}
+    doing = ""
 
+    def at(name: str) -> None:
+        nonlocal doing
+        doing = starts.get(name, PEER + name)
+        note(doing)
 
-# --- One kernel ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Random normal inputs, and their product."""
-
-    inputs: tuple[torch.Tensor, ...]  # a, scale_a, b, scale_b; without scales a and b
-    d: torch.dtype
-    expected: torch.Tensor  # float64 [m, n]
-
-    @property
-    def nbytes(self) -> int:
-        """That a GEMM must move: every input read once, the output written once."""
-        written = self.expected.numel() * self.d.itemsize
-        return sum(part.numel() * part.itemsize for part in self.inputs) + written
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.expected.numel() * self.inputs[0].shape[1]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A kernel that gives the right result, ready to be launched; or why not."""
-
-    row: Row
-    launch: Callable[[], object] | None = None
-
-
-def _checked(item: TimingItem, problem: Problem) -> Checked:
     try:
-        built = artifact_of(item)
-        kernel = _loaded(built)
-    except GemmgenError as error:
-        return Checked(untimed(item, "failed", str(error)))
-    note(under_way(item))
-    m, n = problem.expected.shape
-    rows, columns = m + 2 * POISON_ROWS, n + 2 * POISON_COLUMNS
-    buffer = torch.full((rows, columns), torch.nan, dtype=problem.d, device="cuda")
-    inside = buffer[POISON_ROWS : POISON_ROWS + m, POISON_COLUMNS : POISON_COLUMNS + n]
-    try:
-        kernel(*problem.inputs, inside)
-        torch.cuda.synchronize()
-    except LaunchError as error:
-        return Checked(untimed(item, "failed", str(error)))
-    except RuntimeError as fault:  # no launch succeeds after it
-        note(f"{under_way(item)}\n{fault}")
-        print(fault, file=sys.stderr, flush=True)
+        field = prepare(case, {}, job, DEVICE, at)
+    except BrokenDeviceError as error:  # no launch succeeds after it
+        note(f"{doing}\n{error}")
         os._exit(CONTEXT_LOST)
-    found = inside.clone()
-    off = numerics.relative_error(found, problem.expected)
-    inside.fill_(torch.nan)
-    if not off <= LARGEST_ERROR:
-        reason = f"a relative error of {off:.2g}; at most {LARGEST_ERROR:g} is right"
-        return Checked(untimed(item, "wrong", reason))
-    if not buffer.isnan().all():
-        return Checked(untimed(item, "wrong", "memory around the output was written"))
-    d = torch.empty(m, n, dtype=problem.d, device="cuda")
-    row = {"build": item.build, "status": "ok", "kernel": built.name, "error": off}
-    return Checked(row, lambda: kernel(*problem.inputs, d))
+    lines = list(field.failed)
+    if field.ready:
+        note("side by side")
+        for columns, state in timed(field, job, machine):
+            lines += results(field, columns, state, machine.sms)
+            note("side by side")
+    return Timed([row_of(line) for line in lines], run=_run(job, machine), machine=_about(machine))
 
 
-def _loaded(built: Artifact) -> GemmKernel:
-    names = tuple(argument.name for argument in built.plan.arguments)
-    if names not in (ARGUMENTS, ("a", "b", "d")):
-        raise UnsupportedError(
-            "kernels with these arguments are not timed by sweeps yet",
-            where=built.name,
-            expected=", ".join(ARGUMENTS),
-            got=", ".join(names),
-        )
-    kernel = GemmKernel(built)
-    kernel.load()
-    return kernel
+def problem_fields(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a BenchProblem, from the columns of the table `problem`."""
+    a, b, d = columns["dtypes"].split("/")
+    scale_a, scale_b = columns["scales"].split("/")
+    sizes = {name: columns[name] for name in ("mode", "groups", "m", "n", "k")}
+    fields = {**sizes, "a": a, "b": b, "d": d, "scale_a": scale_a, "scale_b": scale_b}
+    return vars(BenchProblem(**fields))
 
 
-def _columns(timing: Timing, problem: Problem, samples: Samples) -> Row:
-    return {
-        "us": round(timing.median, 3),
-        "us_spread": round(timing.spread, 3),
-        "tflops": round(1e-6 * problem.flops / timing.median, 1),
-        "gbps": round(1e-3 * problem.nbytes / timing.median, 1),
-        "timer": timing.timer,
-        "sm_clock_mhz": samples.clock,
-        "watts": samples.power,
-        "when": _now(),
-    }
+def row_of(line: Line) -> dict[str, Any]:
+    """The columns of the table `timing`; `build` is the label of one of ours."""
+    row = {name: line[name] for name in COLUMNS if line.get(name) is not None}
+    known = {*COLUMNS, *ELSEWHERE}
+    row["extra"] = json.dumps({name: line[name] for name in line if name not in known})
+    row["build"] = int(row.pop("label")) if row["candidate"] == "gemmgen" else None
+    return row
 
 
-# --- The problem --------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def _problem(columns: tuple[tuple[str, Any], ...], seed: int) -> Problem:
-    about: Mapping[str, Any] = dict(columns)
-    if about["mode"] != "dense":
-        raise UnsupportedError(
-            "sweeps time dense kernels only",
-            where=f"grouping: {about['mode']}",
-            fix="--no-gpu builds them",
-        )
-    m, n, k = (about[size] for size in ("m", "n", "k"))
-    generator = torch.Generator("cuda").manual_seed(seed)
-    inputs: list[torch.Tensor] = []
-    dtypes, scales = about["dtypes"].split("/"), about["scales"].split("/")
-    for rows, dtype, scale in zip((m, n), dtypes, scales, strict=False):
-        x = torch.randn(rows, k, device="cuda", generator=generator)
-        if scale == "none":
-            inputs.append(x.to(_torch_dtype(dtype)))
-        elif scale == "1x128":
-            inputs += numerics.quantize(x, dtype, scale, layout="m_major")
-        else:
-            inputs += numerics.quantize(x, dtype, scale)
-    match inputs:
-        case [a, scale_a, b, scale_b]:
-            expected = numerics.reference(a, scale_a, b, scale_b)
-        case _:
-            a, b = inputs
-            expected = a.double() @ b.double().T
-    return Problem(tuple(inputs), _torch_dtype(dtypes[2]), expected)
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    found: torch.dtype = getattr(torch, DTYPES[name].torch)
-    return found
-
-
-# --- Where it ran -------------------------------------------------------------------------------
+def _kernel(item: TimingItem) -> BuiltKernel:
+    try:
+        return BuiltKernel(str(item.build), item.spec, str(folder_of(item)))
+    except GemmgenError as error:
+        return BuiltKernel(str(item.build), item.spec, None, str(error))
 
 
 @cache
-def _flush() -> L2Flush:
-    return L2Flush()
+def _machine() -> Machine:
+    return Machine()
 
 
-@cache
-def _uuid() -> str:
-    return f"GPU-{torch.cuda.get_device_properties('cuda').uuid}"
-
-
-def _machine() -> Row:
-    about = torch.cuda.get_device_properties("cuda")
+def _about(machine: Machine) -> dict[str, Any]:
+    about = torch.cuda.get_device_properties(DEVICE)
     return {
         "device": about.name,
-        "uuid": sha256(_uuid().encode()).hexdigest()[:16],
-        "sms": about.multi_processor_count,
+        "uuid": sha256(machine.uuid.encode()).hexdigest()[:16],
+        "sms": machine.sms,
         "memory": about.total_memory,
     }
 
 
-def _run(batch: TimingBatch) -> Row:
-    now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    options = {"rounds": batch.rounds, "seed": batch.seed, "data": "normal"}
+def _run(job: Job, machine: Machine) -> dict[str, Any]:
     return {
-        "id": f"{now}-{os.urandom(3).hex()}",
-        "versions": json.dumps(_versions()),
-        "options": json.dumps(options),
-        "when": _now(),
+        "id": job.run,
+        "versions": json.dumps(machine.about["versions"]),
+        "options": json.dumps({"rounds": job.rounds, "seed": job.seed, "data": job.data}),
+        "when": now(),
     }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    versions = {"gemmgen": __version__, "cuda": str(torch.version.cuda)}
-    versions["torch"] = torch.__version__
-    try:
-        versions["driver"] = driver_version()
-        versions["cuda-bindings"] = version("cuda-bindings")
-    except (DeviceError, PackageNotFoundError):
-        pass
-    return versions
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

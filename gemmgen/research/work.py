@@ -18,7 +18,8 @@ from gemmgen.research.database import Database, Row
 from gemmgen.research.executor import Executor
 from gemmgen.research.jobs import BuildJob, Built, Timed, TimingBatch, TimingItem, refused
 from gemmgen.research.progress import Counts
-from gemmgen.research.space import Member, Space
+from gemmgen.research.space import Member, Shape, Space
+from gemmgen.spec import GemmSpec
 
 # --- What is asked of the results file ----------------------------------------------------------
 
@@ -132,7 +133,7 @@ class Work:
         variant = self.database.known("variant", about, "digest")
         problem = None
         if member.spec is not None:
-            problem = self.database.known("problem", problem_columns(member))
+            problem = self.database.known("problem", problem_columns(member.spec, member.shape))
         elif member.problem is not None and not self._has_build(variant):
             self.record_build(variant, refused(member.problem))
         self.database.add(
@@ -244,9 +245,8 @@ class Work:
         """Add a build; it takes the place of one that failed."""
         self.database.delete("build", variant=variant, status="failed")
         columns = {"variant": variant, **built.columns}
-        for kind, text in (("plan", built.plan), ("source", built.source)):
-            if text is not None:
-                columns[kind] = self.database.add_text(text, kind)
+        for kind, text in built.documents.items():
+            columns[kind] = self.database.add_text(text, kind)
         return self.database.add("build", columns)
 
     def record_timings(self, problem: int, part: Timed) -> None:
@@ -257,17 +257,16 @@ class Work:
             self.database.add("run", {**part.run, "machine": machine})
             run = part.run["id"]
         for row in part.timings:
-            failed = {"build": row["build"], "problem": problem, "status": "failed"}
-            self.database.delete("timing", **failed)
+            if row["build"] is not None:
+                failed = {"build": row["build"], "problem": problem, "status": "failed"}
+                self.database.delete("timing", **failed)
             own = {"run": run, "problem": problem, "candidate": "gemmgen"}
             self.database.add("timing", own | dict(row))
 
 
-def problem_columns(member: Member) -> Row:
-    """The columns of a valid member's problem."""
-    spec = member.spec
-    assert spec is not None
-    m, n, k = member.shape
+def problem_columns(spec: GemmSpec, shape: Shape) -> Row:
+    """The columns of the problem that a spec is timed on."""
+    m, n, k = shape
     return {
         "mode": spec.grouping,
         "groups": spec.groups,

@@ -38,7 +38,7 @@ def test_variants_and_specs_of_one_problem_meet_in_one_case() -> None:
     specs = [spec(name="one"), spec(name="two", unroll=1)]
     (request,) = bench.requests(specs, {"m": (64,)}, variants)
     assert list(request.specs) == ["", "tile: 64x64", "two", "two, tile: 64x64"]
-    assert str(request.specs["two, tile: 64x64"].tile) == "64x64x128"
+    assert str(request.specs["two, tile: 64x64"].tile) == "64x64"
 
 
 @pytest.mark.parametrize("text", ["tile", "tile: [", "a: {b: c}, unroll"])
