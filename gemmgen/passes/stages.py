@@ -88,8 +88,8 @@ def _unroll(
 def _registers_are_tight(problem: Problem, warps: Warps, mma: Mma, promotion: Promotion) -> bool:
     """Whether ptxas runs out of registers when it sees K tiles in straight-line code.
 
-    Seen with 12.8 on every tile that straddles scale blocks and takes two waves, and where the C of
-    a wave, loaded ahead, does not fit beside its accumulators; a loop fits.
+    Seen with 12.8 on every tile that straddles scale blocks and takes two waves, and where C, which
+    is then loaded ahead, does not fit beside totals and accumulators; a loop fits.
     """
     with_c = mma.totals + 2 * mma.accumulators + OTHER_REGISTERS
     ahead = problem.c is not None and with_c > warps.consumer_registers
