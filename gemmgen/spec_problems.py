@@ -53,6 +53,11 @@ def _n_bytes(spec: GemmSpec) -> Iterator[Problem]:
         yield Problem("n", f"expected a multiple of {multiple}: {reason}", spec.n)
 
 
+def _scale_of_output(spec: GemmSpec) -> Iterator[Problem]:
+    if DTYPES[spec.d.dtype].bits > 8 and spec.d.scale != "none":
+        yield Problem("d.scale", f"expected none with {spec.d.dtype}: FP8 has scales", spec.d.scale)
+
+
 def _addends(spec: GemmSpec) -> Iterator[Problem]:
     if spec.c is None:
         return
@@ -96,6 +101,7 @@ def _split_cluster(spec: GemmSpec) -> Iterator[Problem]:
 CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Problem]]], ...] = (
     (("a", "b", "k"), _k_bytes),
     (("d", "n"), _n_bytes),
+    (("d",), _scale_of_output),
     (("d", "c", "accumulate"), _addends),
     (("grouping", "groups", "k"), _groups),
     (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),

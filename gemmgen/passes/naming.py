@@ -54,9 +54,11 @@ def kernel_name(
         if operand.hinted
     )
     mode = "" if spec.grouping == "dense" else f"{spec.grouping}{problem.groups}_"
-    addends = f"_c_{problem.c}" if problem.c else ""
+    way_out = problem.d if problem.scale_d == "none" else f"{problem.d}_{problem.scale_d}"
+    if problem.c:
+        way_out += f"_c_{problem.c}"
     return (
-        f"gemm_{mode}{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{problem.d}{addends}{sizes}"
+        f"gemm_{mode}{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{way_out}{sizes}"
         f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
         f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
         f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"

@@ -17,8 +17,9 @@ LEAST_EXPECTED_M = 64  # of a group
 # What the promotion template does today: the scales of DeepSeek's FP8 training recipe
 # (arXiv 2412.19437, section 3.3): a row of A and a 128-block of K, a 128x128 block of B.
 FP8 = tuple(row.name for row in DTYPES.values() if row.bits == 8)
-DTYPES_BUILT = (FP8, FP8, ("bf16", "f16", "f32"))
+DTYPES_BUILT = (FP8, FP8, ("bf16", "f16", "f32", "e4m3"))
 SCALES_BUILT = (("1x128",), ("128x128",))
+SCALES_OF_FP8_D = ("1x128",)
 
 
 def admit(spec: GemmSpec) -> Problem:
@@ -43,6 +44,7 @@ def admit(spec: GemmSpec) -> Problem:
         d=spec.d.dtype,
         scale_a=spec.a.scale,
         scale_b=spec.b.scale,
+        scale_d=spec.d.scale,
         c=addend_dtype(spec, spec.c) if spec.accumulate else None,
         reason=reason,
     )
@@ -80,6 +82,9 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
     for key, got, built in zip(("a.scale", "b.scale"), scales, SCALES_BUILT, strict=True):
         if got not in built:
             yield f"{key}: {got}; built: {', '.join(built)}"
+    if spec.d.dtype in FP8 and spec.d.scale not in SCALES_OF_FP8_D:
+        named = ", ".join(SCALES_OF_FP8_D)
+        yield f"d.scale: {spec.d.scale}; built with {spec.d.dtype}: {named}"
     if GROUPINGS[spec.grouping].scheduler is None:
         modes = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
         yield f"grouping: {spec.grouping}; built: {modes}"

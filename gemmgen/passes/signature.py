@@ -22,6 +22,7 @@ from gemmgen.plan import (
 )
 from gemmgen.target import Swizzle
 
+OUTPUTS = ("d", "scale_d")
 L2_PROMOTION = 256  # bytes that a missed line brings into L2
 
 
@@ -44,13 +45,16 @@ def derive_signature(
     ) -> TensorArgument:
         """Grouped where the argument is that it is like; by default, itself."""
         groups = (Extent("g"),) if (like or name) in grouping.grouped else ()
-        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d", **how)
+        return TensorArgument(name, dtype, (*groups, *shape), layout, name in OUTPUTS, **how)
 
     def tensor_map(name: str, dtype: str, box: tuple[int, int], *rest: Any) -> KernelParam:
         groups = (1,) if name in grouping.grouped else ()
         return KernelParam(f"tensor_map_{name}", "tensor_map", name, dtype, (*box, *groups), *rest)
 
     index = grouping.index
+    scales_d = []
+    if block := store.scale_columns:
+        scales_d = [tensor("scale_d", "f32", (m, Extent("n", block)), "m_major", like="d")]
     arguments = (
         tensor("a", problem.a, (m, k), "row_major"),
         tensor("scale_a", "f32", (m, k_blocks), "m_major"),
@@ -60,6 +64,7 @@ def derive_signature(
         *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
         # Clipped rows are written one by one, without a tensor map that knows pitches.
         tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
+        *scales_d,
     )
     box_a, box_b = (tile.k, operand_a.rows), (tile.k, operand_b.rows)
     params = (
@@ -71,6 +76,7 @@ def derive_signature(
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
+        *(KernelParam(of.name, "pointer", of.name, "f32", written=True) for of in scales_d),
         *(
             KernelParam(dimension, "scalar", dimension)
             for dimension in ("m", "n", "k")
