@@ -61,11 +61,12 @@ class Work:
 
     @classmethod
     def of(cls, plan: KernelPlan, m: int, n: int, k: int) -> Work:
-        """The work of a plan on a problem of m rows a group."""
+        """The work of a plan on a problem of m rows a group. Reads fields alone: a record of an
+        older plan will do."""
         return cls(
             **{"m": m, "n": n, "k": k, "groups": plan.problem.groups},
             **{"tile_m": plan.tile.m, "tile_n": plan.tile.n, "tile_k": plan.tile.k},
-            consumers=plan.warps.consumers,
+            consumers=plan.warps.consumers_m * plan.warps.consumers_n,
             cluster_m=plan.cluster.m,
             cluster_n=plan.cluster.n,
             stages=plan.pipeline.stages,
