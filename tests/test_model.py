@@ -60,6 +60,11 @@ def test_yields_and_more_warpgroups_hide_promotion() -> None:
     assert us(alone) > us(dataclasses.replace(alone, consumers=2))
 
 
+def test_narrow_instructions_wait_for_shared_memory() -> None:
+    narrow, wide = (predict(work(m=8192, tile=tile), SMS, H200) for tile in ("128x16", "128x128"))
+    assert narrow.tensor > 1.1 * wide.tensor
+
+
 def test_a_kernel_without_promotion_is_faster() -> None:
     assert us(dataclasses.replace(work(), promotions=0.0)) < us(work())
 
