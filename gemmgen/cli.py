@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from gemmgen import cli_bench, cli_sass, cli_sweep, cli_toolchain, cli_tune
+from gemmgen import cli_bench, cli_report, cli_sass, cli_sweep, cli_toolchain, cli_tune
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
 from gemmgen.errors import GemmgenError
@@ -115,6 +115,7 @@ app.command()(cli_sass.patch)
 app.command()(cli_bench.bench)
 app.command()(cli_sweep.sweep)
 app.command()(cli_tune.tune)
+app.command()(cli_report.report)
 app.add_typer(cli_toolchain.app, name="toolchain")
 
 

@@ -30,10 +30,15 @@ class Limits:
 
 def limits(problem: BenchProblem, times: Mapping[str, float], clock_mhz: float, sms: int) -> Limits:
     """From what candidates took, in us, and what the card did meanwhile."""
-    bits = max(DTYPES[problem.a].bits, DTYPES[problem.b].bits)
+    bits = operand_bits(problem.dtypes)
     unscaled = "cublaslt_tensor_fast" if bits == 8 else "torch_bf16"
     peak = 2 * MACS[bits] * sms * clock_mhz * 1e-6
     return Limits(times.get("stream_read"), peak or None, times.get(unscaled))
+
+
+def operand_bits(dtypes: str) -> int:
+    """Of the wider operand in `e4m3/e4m3/bf16`, which is what the tensor cores compute with."""
+    return max(DTYPES[name].bits for name in dtypes.split("/")[:2])
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

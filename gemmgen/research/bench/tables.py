@@ -14,8 +14,9 @@ from rich.text import Text
 from gemmgen.research.bench.records import Line
 
 PEERS = {  # and what stands above their column
-    **{"deep_gemm": "DeepGEMM", "cublaslt_block": "cuBLASLt block", "cublaslt_row": "row"},
-    **{"cublaslt_tensor_fast": "tensor", "torch_bf16": "bf16", "triton_block": "Triton"},
+    **{"deep_gemm": "DeepGEMM", "cublaslt_block": "cuBLASLt block"},
+    **{"cublaslt_row": "cuBLASLt row", "cublaslt_tensor_fast": "cuBLASLt tensor"},
+    **{"torch_bf16": "torch bf16", "triton_block": "Triton block"},
 }
 ESTIMATE = "~"
 KERNEL = 1  # the column with their labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -83,6 +84,17 @@ def test_bits_are_held_against_the_peer_that_computes_the_same(ours, monkeypatch
     field, _ = ours(names=("gemmgen", "twin"))
     assert field.checked["gemmgen"]["equal_bits"] == round(69 / 70, 6)
     assert field.checked["twin"]["equal_bits"] == 1
+
+
+def test_what_is_added_to_the_product_is_no_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "load_kernel", computing(lambda d: None))
+    keys = {"accumulate": True, "d": {"dtype": "f32"}}
+    built = folder_of(tmp_path, **keys)
+    case = case_of(("", built))
+    case = replace(case, problem=case.problem | {"d": "f32"})
+    field = prepare(case, {}, Job("r", (case,), ("gemmgen",)), "cpu", lambda _: None)
+    assert field.failed == []
+    assert 0 < field.checked["gemmgen"]["error"] < 1e-6
 
 
 def test_what_broke_a_worker_before_is_left_out(ours) -> None:
