@@ -18,12 +18,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
-from gemmgen.model import H200, Coefficients, Work, predict
+from gemmgen.model import H200, Coefficients, Work, predict, recorded_plan
 from gemmgen.passes import lower
 from gemmgen.research.database import Database
 from gemmgen.spec import GemmSpec
@@ -79,13 +77,8 @@ def from_results(path: Path) -> Iterator[Sample]:
     with Database(path) as database:
         for row in database.results():
             if row["status"] == "ok" and row["l2"] == "dirty":
-                plan = json.loads(database.text(row["plan"]), object_hook=as_fields)
+                plan = recorded_plan(database.text(row["plan"]))
                 yield Sample(Work.of(plan, row["m"], row["n"], row["k"]), row["us"], row["kernel"])
-
-
-def as_fields(record: dict[str, Any]) -> SimpleNamespace:
-    """A part of a plan, whatever version of gemmgen wrote it."""
-    return SimpleNamespace(**record)
 
 
 def from_lines(path: Path) -> Iterator[Sample]:

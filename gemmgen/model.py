@@ -8,7 +8,10 @@ traffic. Coefficients are fitted to times of one device (benchmarks/fit_model.py
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelPlan
@@ -64,8 +67,7 @@ class Work:
 
     @classmethod
     def of(cls, plan: KernelPlan, m: int, n: int, k: int) -> Work:
-        """The work of a plan on a problem of m rows a group. Reads fields alone: a record of an
-        older plan will do."""
+        """The work of a plan on a problem of m rows a group; a `recorded_plan` will do."""
         return cls(
             **{"m": m, "n": n, "k": k, "groups": plan.problem.groups},
             **{"tile_m": plan.tile.m, "tile_n": plan.tile.n, "tile_k": plan.tile.k},
@@ -80,6 +82,15 @@ class Work:
             promotions=plan.tile.k / interval if (interval := plan.promotion.interval_k) else 0.0,
             yields=bool(plan.sass.passes),
         )
+
+
+def recorded_plan(text: str) -> Any:
+    """The parts and fields of a plan's JSON as attributes, whatever version of gemmgen wrote it.
+
+    What `Work.of` needs has been there from the first version on; KernelPlan.from_json takes its
+    own version alone. Raises ValueError for what is not JSON.
+    """
+    return json.loads(text, object_hook=lambda record: SimpleNamespace(**record))
 
 
 @dataclass(frozen=True)
