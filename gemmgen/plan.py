@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from dataclasses import dataclass
-from typing import Any
 
+from gemmgen.plan_params import Extent as Extent
+from gemmgen.plan_params import KernelParam as KernelParam
+from gemmgen.plan_params import TensorArgument as TensorArgument
+from gemmgen.plan_record import from_record
 from gemmgen.target import Swizzle
 
 SCHEMA_VERSION = 1
@@ -47,15 +49,20 @@ class Tile:
 
 @dataclass(frozen=True)
 class Cluster:
-    """CTAs along M and N that share operands by multicast."""
+    """CTAs along M and N that share operands by multicast, or along K that share a tile of D."""
 
     m: int
     n: int
+    k: int
     reason: str
 
     @property
     def size(self) -> int:
-        return self.m * self.n
+        return self.m * self.n * self.k
+
+    @property
+    def shares_operands(self) -> bool:
+        return self.m * self.n > 1
 
     @property
     def multicast_a(self) -> bool:
@@ -74,6 +81,7 @@ class Warps:
 
     consumers_m: int  # consumer warpgroups along the tile's M
     consumers_n: int  # and along its N
+    consumers_k: int  # that take its K tiles in turn
     threads: int  # of the CTA, the producer warpgroup included
     launch_registers: int  # a thread, as ptxas allots them from the launch bounds
     consumer_registers: int  # a thread, after setmaxnreg
@@ -83,7 +91,7 @@ class Warps:
 
     @property
     def consumers(self) -> int:
-        return self.consumers_m * self.consumers_n
+        return self.consumers_m * self.consumers_n * self.consumers_k
 
     @property
     def consumer_warps(self) -> int:
@@ -94,11 +102,12 @@ class Warps:
 class Mma:
     """The wgmma instruction and how often a warpgroup issues it to cover its part of the tile."""
 
+    swap_ab: bool  # rows of B lie on wgmma's M axis, rows of A on its N axis
     n: int  # N of one wgmma; its M is 64
     k: int  # K of one wgmma
     waves_m: int  # wgmma tiles of a warpgroup along M
     waves_n: int  # and along N
-    a_type: str  # PTX types
+    a_type: str  # PTX types of wgmma's operands
     b_type: str
     reason: str
 
@@ -169,6 +178,26 @@ class Promotion:
 
 
 @dataclass(frozen=True)
+class Reduction:
+    """How the sum over K of an element of D is divided between CTAs and warpgroups."""
+
+    parts: int  # partial sums of an element, added in FP32 in this fixed order: CTA, first K tile
+    fragments: int  # groups of four totals of a thread that one CTA adds up
+    threads: int  # that hold one part of a tile
+    keeps_k_order: bool  # one FP32 sum from the first block of K to the last
+    reason: str
+
+    @property
+    def divided(self) -> bool:
+        return self.parts > 1
+
+    @property
+    def part_bytes(self) -> int:
+        """Shared memory of one part in the CTA that adds it up."""
+        return self.fragments * self.threads * 16
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """The ring of shared-memory stages between producer and consumers."""
 
@@ -182,9 +211,11 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Store:
-    """The way out: stmatrix into a buffer of the warp, one TMA store a buffer."""
+    """The way out: stmatrix into a buffer of the warp, one TMA store a buffer; or registers."""
 
-    columns: int  # of one buffer; its rows are the 16 of a warp
+    direct: bool  # from registers to D, two columns a thread; there is no buffer then
+    rows: int  # of one buffer
+    columns: int  # of one buffer
     chunks: int  # buffers' worth of columns that a warpgroup stores per 64 rows
     buffers: int  # a warp
     buffer_bytes: int
@@ -193,8 +224,8 @@ class Store:
 
     @property
     def odd_groups(self) -> bool:
-        """A row of a buffer is an odd number of eight columns: the last matrix has no neighbour."""
-        return self.columns // 8 % 2 == 1
+        """Two pairs of 8x8 matrices an instruction; the last pair of a buffer has no neighbour."""
+        return self.rows * self.columns // 128 % 2 == 1
 
 
 @dataclass(frozen=True)
@@ -238,45 +269,6 @@ class Scheduler:
 
 
 @dataclass(frozen=True)
-class Extent:
-    """One extent of a tensor: ceil(dimension / block)."""
-
-    dimension: str  # m | n | k | g, the groups
-    block: int = 1
-
-    def __str__(self) -> str:
-        return self.dimension if self.block == 1 else f"ceil({self.dimension}/{self.block})"
-
-
-@dataclass(frozen=True)
-class TensorArgument:
-    """One tensor that the caller passes, in call order."""
-
-    name: str
-    dtype: str
-    shape: tuple[Extent, ...]
-    # row_major: last axis contiguous, pitches of rows and groups that are multiples of 16 bytes
-    # m_major:   axis m contiguous, K blocks at a stride of align(m, 4) elements
-    # contiguous: as torch.Tensor.is_contiguous; packed: that, from a multiple of 16 bytes on
-    layout: str
-    written: bool  # the kernel's output
-
-
-@dataclass(frozen=True)
-class KernelParam:
-    """One parameter of the CUDA kernel, in signature order."""
-
-    name: str
-    kind: str  # tensor_map | pointer | scalar
-    source: str  # tensor_map, pointer: name of the tensor argument; scalar: the dimension
-    dtype: str = "u32"  # tensor_map, pointer: of the tensor
-    box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
-    swizzle: Swizzle = Swizzle.NONE  # tensor_map
-    l2_promotion: int = 0  # tensor_map: bytes, 0 for none
-    written: bool = False  # pointer
-
-
-@dataclass(frozen=True)
 class Launch:
     """The geometry of a launch: persistent, as many whole clusters as run at once."""
 
@@ -310,6 +302,7 @@ class KernelPlan:
     operand_a: Operand
     operand_b: Operand
     promotion: Promotion
+    reduction: Reduction
     pipeline: Pipeline
     store: Store
     smem: Smem
@@ -318,6 +311,11 @@ class KernelPlan:
     params: tuple[KernelParam, ...]
     launch: Launch
     sass: Sass
+
+    @property
+    def for_few_rows(self) -> bool:
+        """Of the family of templates/few_rows: swapped operands, or K that is divided."""
+        return self.mma.swap_ab or self.reduction.divided
 
     def to_json(self) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
@@ -331,20 +329,6 @@ class KernelPlan:
         if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA_VERSION:
             raise ValueError(f"not a kernel plan of schema version {SCHEMA_VERSION}")
         try:
-            return _from_record(cls, record)  # type: ignore[no-any-return]
+            return from_record(cls, record)  # type: ignore[no-any-return]
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a kernel plan: {error!r}") from None
-
-
-def _from_record(kind: Any, value: Any) -> Any:
-    """Rebuild `kind` from what `json.loads` gave; the inverse of `dataclasses.asdict`."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise ValueError(f"not a {getattr(kind, '__name__', kind)}: {value!r}")
-        return kind(**{name: _from_record(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
-    if kind is Swizzle:
-        return Swizzle[value]
-    if getattr(kind, "__origin__", None) is tuple:
-        return tuple(_from_record(kind.__args__[0], part) for part in value)
-    return value

@@ -15,12 +15,14 @@ from gemmgen.passes.operands import place_operands
 from gemmgen.passes.problem import admit
 from gemmgen.passes.promotion import plan_promotion
 from gemmgen.passes.raster import choose_raster
+from gemmgen.passes.reduction import plan_reduction
 from gemmgen.passes.sass import choose_sass
 from gemmgen.passes.shared_memory import lay_out_shared_memory
 from gemmgen.passes.signature import derive_signature
 from gemmgen.passes.stages import choose_pipeline
 from gemmgen.passes.store_path import choose_store
-from gemmgen.passes.structures import Structure, candidate_structures
+from gemmgen.passes.structure import Structure
+from gemmgen.passes.structures import candidate_structures
 from gemmgen.passes.tiling import place_tile
 from gemmgen.passes.warpgroups import assign_warpgroups
 from gemmgen.plan import KernelPlan, Problem, Sass
@@ -62,10 +64,11 @@ def _lower_structure(
     grouping = GROUPINGS[spec.grouping]
     tile, cluster = place_tile(structure, target)
     warps = assign_warpgroups(structure, tile, target)
-    mma = choose_instruction(problem, tile, warps)
-    operand_a, operand_b = place_operands(spec, problem, tile)
+    mma = choose_instruction(problem, tile, warps, structure.swap_ab)
+    operand_a, operand_b = place_operands(spec, problem, tile, cluster)
     promotion = plan_promotion(problem, grouping, tile, cluster, warps, target)
-    store = choose_store(problem, tile, warps)
+    reduction = plan_reduction(spec, tile, cluster, warps, mma, promotion)
+    store = choose_store(problem, grouping, tile, warps, mma, reduction)
     pipeline, store = choose_pipeline(
         spec,
         problem,
@@ -76,17 +79,27 @@ def _lower_structure(
         operand_a,
         operand_b,
         promotion,
+        reduction,
         store,
         target,
     )
-    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
+    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
     arguments, params = derive_signature(
         problem, grouping, tile, operand_a, operand_b, promotion, store
     )
     launch = choose_launch(warps, cluster, smem)
     name = kernel_name(
-        spec, problem, tile, cluster, warps, pipeline, scheduler, operand_a, operand_b
+        spec,
+        problem,
+        tile,
+        cluster,
+        warps,
+        mma.swap_ab,
+        pipeline,
+        scheduler,
+        operand_a,
+        operand_b,
     )
     return KernelPlan(
         name=name,
@@ -99,6 +112,7 @@ def _lower_structure(
         operand_a=operand_a,
         operand_b=operand_b,
         promotion=promotion,
+        reduction=reduction,
         pipeline=pipeline,
         store=store,
         smem=smem,

@@ -32,6 +32,7 @@ def kernel_name(
     tile: Tile,
     cluster: Cluster,
     warps: Warps,
+    swapped: bool,
     pipeline: Pipeline,
     scheduler: Scheduler,
     operand_a: Operand,
@@ -56,8 +57,10 @@ def kernel_name(
     mode = "" if spec.grouping == "dense" else f"{spec.grouping}{problem.groups}_"
     return (
         f"gemm_{mode}{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{problem.d}{sizes}"
-        f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
-        f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
+        f"_{'swap' * swapped}t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
+        f"{f'x{warps.consumers_k}' * (warps.consumers_k > 1)}"
+        f"_c{cluster.m}x{cluster.n}{f'x{cluster.k}' * (cluster.k > 1)}"
+        f"_s{pipeline.stages}_u{pipeline.unroll}"
         f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"
     )
 

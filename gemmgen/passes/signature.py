@@ -9,7 +9,6 @@ from typing import Any
 
 from gemmgen.dtypes import INDEX
 from gemmgen.grouping import Grouping
-from gemmgen.passes.store_path import WARP_ROWS
 from gemmgen.plan import (
     Extent,
     KernelParam,
@@ -48,24 +47,31 @@ def derive_signature(
         return KernelParam(f"tensor_map_{name}", "tensor_map", name, dtype, (*box, *groups), *rest)
 
     index = grouping.index
+    by_pointer = store.direct or grouping.clipped
+    # Rows that are written without a tensor map: groups are then apart by their rows alone.
+    packed = grouping.clipped or (store.direct and "d" in grouping.grouped)
+    box_a, box_b = (tile.k, operand_a.rows), (tile.k, operand_b.rows)
     arguments = (
         tensor("a", problem.a, (m, k), "row_major"),
         tensor("scale_a", "f32", (m, k_blocks), "m_major"),
         tensor("b", problem.b, (n, k), "row_major"),
         tensor("scale_b", "f32", (n_blocks, k_blocks), "contiguous"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
-        # Clipped rows are written one by one, without a tensor map that knows pitches.
-        tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
+        tensor("d", problem.d, (m, n), "packed" if packed else "row_major"),
     )
-    box_a, box_b = (tile.k, operand_a.rows), (tile.k, operand_b.rows)
     params = (
         tensor_map("a", problem.a, box_a, operand_a.swizzle, L2_PROMOTION),
         tensor_map("b", problem.b, box_b, operand_b.swizzle, L2_PROMOTION),
         tensor_map("scale_a", "f32", (promotion.scale_a_rows, 1), Swizzle.NONE, 128),
-        tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
+        *(
+            []
+            if store.direct
+            else [tensor_map("d", problem.d, (store.columns, store.rows), store.swizzle)]
+        ),
         KernelParam("scale_b", "pointer", "scale_b", "f32"),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
-        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
+        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if by_pointer else []),
+        *([KernelParam("pitch_d", "pitch", "d")] if store.direct else []),
         *(
             KernelParam(dimension, "scalar", dimension)
             for dimension in ("m", "n", "k")

@@ -3,13 +3,58 @@
 from __future__ import annotations
 
 from gemmgen.dtypes import DTYPES
-from gemmgen.plan import Problem, Store, Tile, Warps
+from gemmgen.grouping import Grouping
+from gemmgen.plan import Mma, Problem, Reduction, Store, Tile, Warps
 from gemmgen.target import Swizzle
 
 WARP_ROWS = 16  # rows of a wgmma accumulator that one warp holds
 
 
-def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
+def choose_store(
+    problem: Problem,
+    grouping: Grouping,
+    tile: Tile,
+    warps: Warps,
+    mma: Mma,
+    reduction: Reduction,
+) -> Store:
+    """Sums of parts leave from the registers that added them, all others through a buffer.
+
+    With swap_ab so do the rows of tiles that hold rows of several groups.
+    """
+    if reduction.divided or (mma.swap_ab and grouping.clipped):
+        return Store(
+            direct=True,
+            rows=0,
+            columns=0,
+            chunks=0,
+            buffers=0,
+            buffer_bytes=0,
+            swizzle=Swizzle.NONE,
+            reason="from registers: two columns of D a thread",
+        )
+    if mma.swap_ab:
+        return _swapped(problem, tile, warps)
+    return _buffered(problem, tile, warps)
+
+
+def _swapped(problem: Problem, tile: Tile, warps: Warps) -> Store:
+    """A warp's 16 rows of B are 16 columns of D: 32 bytes of every row of the tile."""
+    row_bytes = WARP_ROWS * DTYPES[problem.d].bytes
+    swizzle = Swizzle(row_bytes)
+    return Store(
+        direct=False,
+        rows=tile.m,
+        columns=WARP_ROWS,
+        chunks=tile.n // warps.consumers_n // WARP_ROWS,
+        buffers=1,
+        buffer_bytes=-(-tile.m * row_bytes // swizzle.alignment) * swizzle.alignment,
+        swizzle=swizzle,
+        reason=f"{swizzle.span}-byte swizzle: transposing stmatrix without bank conflicts",
+    )
+
+
+def _buffered(problem: Problem, tile: Tile, warps: Warps) -> Store:
     """The widest box whose stmatrix writes meet no bank conflict.
 
     A row of 128, 64 or 32 bytes is swizzled. A row of an odd number of 16-byte chunks needs no
@@ -32,6 +77,8 @@ def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
         f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of 16-byte chunks a row"
     )
     return Store(
+        direct=False,
+        rows=WARP_ROWS,
         columns=width,
         chunks=columns // width,
         buffers=1,

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1_c1x1_s12_u4_ew_r16_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_ew_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -12,37 +12,40 @@
 // Written by gemmgen 0.1.0; `gemmgen build spec.yaml` writes it again.
 
 #define DEVICE __device__ __forceinline__
+using uint16_t = unsigned short;
 using uint32_t = unsigned int;
 using uint64_t = unsigned long;
 
 // The tile of D that a CTA computes and its K step; the part of each of its consumer warpgroups.
 constexpr uint32_t kTileM = 64, kTileN = 64, kTileK = 128;
-constexpr uint32_t kConsumersM = 1, kConsumersN = 1;
-constexpr uint32_t kWarpgroupM = kTileM / kConsumersM, kWarpgroupN = kTileN / kConsumersN;
-constexpr uint32_t kConsumerWarps = 4 * kConsumersM * kConsumersN;
-constexpr uint32_t kThreads = 256;  // one producer warpgroup among them
+constexpr uint32_t kWarpgroupN = 64;  // by all rows
+constexpr uint32_t kConsumersN = 1;
+constexpr uint32_t kConsumersK = 2;  // take K tiles in turn
+constexpr uint32_t kConsumerWarps = 8;
+constexpr uint32_t kThreads = 384;  // one producer warpgroup among them
 
-// One wgmma, how many of them cover a warpgroup's part, registers of a thread that one writes.
-constexpr uint32_t kMmaM = 64, kMmaN = 64, kMmaK = 32;
-constexpr uint32_t kWavesM = 1, kWavesN = 1, kAccumulators = 32;
+// One wgmma covers a warpgroup's part; registers of a thread that it writes.
+constexpr uint32_t kMmaK = 32, kAccumulators = 32;
 
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
 constexpr uint32_t kScaleBlockN = 128;
-constexpr uint32_t kScaleBlocksB = 1;  // that the columns of one warpgroup touch
 
-constexpr uint32_t kStages = 12, kStageBytes = 16640;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 8, kStageBytes = 16640;  // that TMA delivers to a full barrier
+
+// Partial sums of an element; groups of four totals of a thread that one CTA adds up; the threads
+// that hold a part.
+constexpr uint32_t kParts = 2, kFragments = 8, kPartThreads = 128;
 constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
-// A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
-constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 2;
-constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 // Shared memory: bytes of one element of each array, and where the array begins.
-constexpr uint32_t kBytesA = 8192, kSmemA = 0;  // x 12
-constexpr uint32_t kBytesB = 8192, kSmemB = 98304;  // x 12
-constexpr uint32_t kBytesD = 2048, kSmemD = 196608;  // x 8
-constexpr uint32_t kBytesScaleA = 256, kSmemScaleA = 212992;  // x 12
-constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 216064;  // x 12
-constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 216160;  // x 12
+constexpr uint32_t kBytesA = 8192, kSmemA = 0;  // x 8
+constexpr uint32_t kBytesB = 8192, kSmemB = 65536;  // x 8
+constexpr uint32_t kBytesParts = 16384, kSmemParts = 131072;  // x 2
+constexpr uint32_t kBytesScaleA = 256, kSmemScaleA = 163840;  // x 8
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 165888;  // x 8
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 165952;  // x 8
+constexpr uint32_t kSmemPartsFull = 166016;
+constexpr uint32_t kSmemPartsEmpty = 166024;
 
 struct Problem {
   uint32_t m;
@@ -89,15 +92,6 @@ DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier,
       " [%0], [%1, { %2, %3 }], [%4];" ::"r"(smem),
       "l"(&map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
-DEVICE void tma_store(const TensorMap& map, uint32_t smem, uint32_t x, uint32_t y) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, { %2, %3 }], [%1];\n"
-      "cp.async.bulk.commit_group;" ::"l"(&map), "r"(smem), "r"(x), "r"(y) : "memory");
-}
-template <uint32_t kPending>
-DEVICE void tma_store_wait_read() {
-  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
-}
 DEVICE void prefetch(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
@@ -109,11 +103,6 @@ DEVICE bool elect_one() {
                : "=r"(elected));
   return elected;
 }
-DEVICE float load_shared(uint32_t address) {
-  float value;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-  return value;
-}
 // NOTE: volatile, or the compiler moves a load that was issued early down to its first use.
 DEVICE float load_global(const float* address) {
   float value;
@@ -124,6 +113,28 @@ DEVICE uint32_t pack(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+
+DEVICE void load_shared_pair(float (&pair)[2], uint32_t address) {
+  asm volatile("ld.shared.v2.f32 { %0, %1 }, [%2];"
+               : "=f"(pair[0]), "=f"(pair[1]) : "r"(address) : "memory");
+}
+// The transpose of an 8x8 matrix of 16-bit elements, of which a thread holds two in one row.
+DEVICE uint32_t transpose(uint32_t elements) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(elements));
+  return transposed;
+}
+// Those that arrive go on; those that wait do so until all threads of the CTA have come.
+DEVICE void cta_arrive() { asm volatile("bar.arrive 0, %0;" ::"n"(kThreads) : "memory"); }
+DEVICE void cta_wait() { asm volatile("bar.sync 0, %0;" ::"n"(kThreads) : "memory"); }
+DEVICE void store_shared(uint32_t address, const float (&v)[4]) {
+  asm volatile("st.shared.v4.f32 [%0], { %1, %2, %3, %4 };" ::"r"(address), "f"(v[0]), "f"(v[1]),
+               "f"(v[2]), "f"(v[3]) : "memory");
+}
+DEVICE void load_shared(float (&v)[4], uint32_t address) {
+  asm volatile("ld.shared.v4.f32 { %0, %1, %2, %3 }, [%4];"
+               : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(address) : "memory");
 }
 
 // ---- wgmma (PTX ISA, Asynchronous Warpgroup Level Matrix Instructions) ----------------------
@@ -168,9 +179,10 @@ struct Ring {
   uint32_t stage = 0;
   uint32_t phase = 0;  // parity with which the stage's full barrier completes next
 
-  DEVICE void advance() {
-    if (++stage == kStages) {
-      stage = 0;
+  DEVICE void advance(uint32_t stages = 1) {
+    stage += stages;
+    if (stage >= kStages) {
+      stage -= kStages;
       phase ^= 1;
     }
   }
@@ -184,7 +196,10 @@ struct Ring {
 DEVICE void init_barriers(Ring ring) {
   for (uint32_t i = 0; i < kStages; ++i, ring.advance()) {
     barrier_init(ring.full(), 1);
-    barrier_init(ring.empty(), kConsumerWarps);
+    barrier_init(ring.empty(), kConsumerWarps / kConsumersK);
+  }
+  for (uint32_t barrier : {kSmemPartsFull, kSmemPartsEmpty}) {
+    barrier_init(ring.base + barrier, kConsumerWarps);
   }
   // Visible to TMA before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -237,154 +252,139 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
 }
 
 // ---- Promotion: the partial sums of one K tile, scaled, join the FP32 totals ----------------
-// A thread holds two rows, 8 apart, of every 64, and four totals of every 8 columns: two rows by
-// two columns, as wgmma lays them out.
-using Totals = float[kWavesM][kWarpgroupN / 8][4];
-using ScalesA = float[kWavesM][2];
-using ScalesB = float[kScaleBlocksB];
-using Scales = float[kWavesM][2][kScaleBlocksB];  // of A times of B
+// Rows of B lie on wgmma's M axis and rows of A on its N axis. A thread holds four totals of every
+// 8 rows of D: rows 2 (lane % 4) and the next, by columns lane / 4 and 8 further of its warp's 16.
+using Totals = float[kTileM / 8][4];
+using ScalesA = float[kTileM / 8][2];
 
 DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
 #pragma unroll
-  for (uint32_t wave = 0; wave < kWavesM; ++wave) {
-    scales[wave][0] = load_shared(address + 4 * (wave * kMmaM));
-    scales[wave][1] = load_shared(address + 4 * (wave * kMmaM + 8));
+  for (uint32_t j = 0; j < kTileM / 8; ++j) {
+    load_shared_pair(scales[j], address + 32 * j);
   }
 }
 
-DEVICE void load_scales_b(ScalesB& scales, const float* scale_b, Problem problem, uint32_t column,
-                          uint32_t k_tile) {
+DEVICE void multiply_scales(ScalesA& scales, const ScalesA& a, float b) {
 #pragma unroll
-  for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
-    // A tile that hangs over the edge of B may reach past its last block.
-    const uint64_t block = min(column / kScaleBlockN + i, ceil_div(problem.n, kScaleBlockN) - 1);
-    scales[i] = load_global(scale_b + block * ceil_div(problem.k, kTileK) + k_tile);
-  }
-}
-
-DEVICE void multiply_scales(Scales& scales, const ScalesA& a, const ScalesB& b) {
-#pragma unroll
-  for (uint32_t wave = 0; wave < kWavesM; ++wave) {
-#pragma unroll
-    for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
-      scales[wave][0][i] = a[wave][0] * b[i];
-      scales[wave][1][i] = a[wave][1] * b[i];
-    }
+  for (uint32_t j = 0; j < kTileM / 8; ++j) {
+    scales[j][0] = a[j][0] * b, scales[j][1] = a[j][1] * b;
   }
 }
 
 DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
-                    const Scales& scales, uint32_t wave_m, uint32_t wave_n) {
-  constexpr uint32_t kFirstBlock = 64;  // columns before the next scale block of B
+                    const ScalesA& scales) {
 #pragma unroll
-  for (uint32_t j = 0; j < kMmaN / 8; ++j) {
-    const uint32_t column = wave_n * kMmaN + 8 * j;
-    const uint32_t block = column < kFirstBlock ? 0 : 1 + (column - kFirstBlock) / kScaleBlockN;
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      float& total = totals[wave_m][column / 8][i];
-      total = fmaf(scales[wave_m][i / 2][block], accumulators[4 * j + i], total);
-    }
+  for (uint32_t i = 0; i < kAccumulators; ++i) {
+    float& total = totals[i / 4][i % 4];
+    total = fmaf(scales[i / 4][i % 2], accumulators[i], total);
   }
 }
 
-// ---- Mainloop: one warpgroup, the K tiles of one tile ---------------------------------------
-DEVICE uint32_t warpgroup_row(uint32_t warp) { return warp / 4 / kConsumersN * kWarpgroupM; }
-DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN * kWarpgroupN; }
+// ---- Mainloop: one warpgroup, its K tiles of one tile -----------------------------------------
+struct Reads {  // what a warpgroup reads of a stage
+  uint32_t a, b;      // low words of the descriptors, in the first stage
+  uint32_t scales_a;  // of this thread, in bytes
+};
 
-DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem problem, uint32_t n,
-                     uint32_t warp, uint32_t lane) {
-  const uint32_t k_tiles = ceil_div(problem.k, kTileK);
-  const uint32_t row = warpgroup_row(warp), column = warpgroup_column(warp);  // within the tile
-  const uint32_t first_a = descriptor_low(ring.base + kSmemA + row * kTileK);
-  const uint32_t first_b = descriptor_low(ring.base + kSmemB + column * kTileK);
-  const uint32_t scale_offset = 4 * (row + warp % 4 * 16 + lane / 4);
-  float accumulators[kAccumulators];
-  ScalesA scales_a;
-  ScalesB scales_b;  // one K tile ahead
-  Scales scales;
-  load_scales_b(scales_b, scale_b, problem, n, 0);
-  barrier_wait(ring.full(), ring.phase);
-  load_scales_a(scales_a, ring.scale_a() + scale_offset);
+// The K tiles of all tiles go to the warpgroups in turn: k_tile is the next of this one.
+DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, const float* scale_b,
+                     uint32_t k_tiles, uint32_t& k_tile, uint32_t lane) {
+  float accumulators[kAccumulators], next_b = 0;  // the scale of B is loaded one K tile ahead
+  ScalesA scales_a, scales;
+  if (k_tile < k_tiles) {
+    next_b = load_global(scale_b + k_tile);
+    barrier_wait(ring.full(), ring.phase);
+    load_scales_a(scales_a, ring.scale_a() + reads.scales_a);
+  }
 #pragma unroll 4
-  for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile) {
-    const uint32_t a = first_a + ring.stage * (kBytesA / 16);
-    const uint32_t b = first_b + ring.stage * (kBytesB / 16);
+  for (; k_tile < k_tiles; k_tile += kConsumersK) {
+    const uint32_t a = reads.a + ring.stage * (kBytesA / 16);
+    const uint32_t b = reads.b + ring.stage * (kBytesB / 16);
+    wgmma_fence(accumulators);
 #pragma unroll
-    for (uint32_t wave = 0; wave < kWavesM * kWavesN; ++wave) {
-      const uint32_t wave_m = wave / kWavesN, wave_n = wave % kWavesN;
-      wgmma_fence(accumulators);
-#pragma unroll
-      for (uint32_t k = 0; k < kTileK; k += kMmaK) {
-        // The first wgmma of a K tile overwrites: partial sums need no zeroing.
-        wgmma(accumulators, descriptor(a + (wave_m * kMmaM * kTileK + k) / 16),
-              descriptor(b + (wave_n * kMmaN * kTileK + k) / 16), k > 0);
-      }
-      wgmma_commit();
-      if (wave == 0) {  // while the tensor cores work
-        multiply_scales(scales, scales_a, scales_b);
-        load_scales_b(scales_b, scale_b, problem, n, min(k_tile + 1, k_tiles - 1));
-      }
-      wgmma_wait(accumulators);
-      if (wave == kWavesM * kWavesN - 1) {
-        if (lane == 0) barrier_arrive(ring.empty());
-        ring.advance();
-        // Before promotion, so that the wgmma of the next K tile can follow it at once.
-        if (k_tile + 1 < k_tiles) {
-          barrier_wait(ring.full(), ring.phase);
-          load_scales_a(scales_a, ring.scale_a() + scale_offset);
-        }
-      }
-      promote(totals, accumulators, scales, wave_m, wave_n);
+    for (uint32_t k = 0; k < kTileK; k += kMmaK) {
+      // The first wgmma of a K tile overwrites: partial sums need no zeroing.
+      wgmma(accumulators, descriptor(b + k / 16), descriptor(a + k / 16), k > 0);
     }
+    wgmma_commit();
+    multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
+    next_b = load_global(scale_b + min(k_tile + kConsumersK, k_tiles - 1));
+    wgmma_wait(accumulators);
+    if (lane == 0) barrier_arrive(ring.empty());
+    ring.advance(kConsumersK);
+    // Before promotion, so that the wgmma of the next K tile can follow it at once.
+    if (k_tile + kConsumersK < k_tiles) {
+      barrier_wait(ring.full(), ring.phase);
+      load_scales_a(scales_a, ring.scale_a() + reads.scales_a);
+    }
+    promote(totals, accumulators, scales);
+  }
+  k_tile -= k_tiles;  // counts from the first K tile of the next tile on
+}
+
+// ---- Epilogue: totals to bf16, from registers to D -------------------------------------------
+DEVICE void store_columns(const TileScheduler& tile, uint16_t* d, uint32_t pitch, Problem problem,
+                          uint32_t row, uint32_t column, uint32_t two_columns) {
+  if (row >= problem.m || column >= problem.n) return;
+  const uint64_t rows = row;  // of D before this one
+  *reinterpret_cast<uint32_t*>(d + rows * pitch + column) = two_columns;
+}
+// Four totals of a thread, of 8 rows by 16 columns of a warp: transposed, two columns of row
+// lane / 4, and two that are 8 further.
+DEVICE void store_fragment(const float (&totals)[4], const TileScheduler& tile, uint16_t* d,
+                           uint32_t pitch, Problem problem, uint32_t row, uint32_t column,
+                           uint32_t lane) {
+  const uint32_t left = transpose(pack(totals[0], totals[1]));
+  const uint32_t right = transpose(pack(totals[2], totals[3]));
+  row += lane / 4, column += 2 * (lane % 4);
+  store_columns(tile, d, pitch, problem, row, column, left);
+  store_columns(tile, d, pitch, problem, row, column + 8, right);
+}
+
+// ---- Reduction: the parts of a tile's sums, added in the order of their first K tiles ---------
+// Fragment i of a part.
+DEVICE uint32_t part(uint32_t base, uint32_t number, uint32_t i, uint32_t thread) {
+  return base + kSmemParts + number * kBytesParts + (i * kPartThreads + thread) * 16;
+}
+
+// Hand over this warpgroup's part and wait for the others'.
+DEVICE void exchange(const Totals& totals, uint32_t base, uint32_t number, uint32_t thread,
+                     uint32_t lane, uint32_t phase) {
+  barrier_wait(base + kSmemPartsEmpty, phase ^ 1);  // the tile before has been added up
+#pragma unroll
+  for (uint32_t j = 0; j < kAccumulators / 4; ++j) {
+    store_shared(part(base, number, j, thread), totals[j]);
+  }
+  __syncwarp();
+  if (lane == 0) barrier_arrive(base + kSmemPartsFull);
+  barrier_wait(base + kSmemPartsFull, phase);
+}
+
+DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t thread) {
+#pragma unroll
+  for (uint32_t number = 0; number < kParts; ++number) {
+    float value[4];
+    load_shared(value, part(base, number, i, thread));
+#pragma unroll
+    for (uint32_t j = 0; j < 4; ++j) sum[j] += value[j];
   }
 }
 
-// ---- Epilogue: totals to bf16, through a buffer of the warp, out by TMA ---------------------
-// No warpgroup waits for another: the epilogue of one overlaps the wgmma of the others.
-//
-// stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
-// i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
-DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float (&right)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], { %1, %2, %3, %4 };" ::"r"(address),
-               "r"(pack(left[0], left[1])), "r"(pack(left[2], left[3])),
-               "r"(pack(right[0], right[1])), "r"(pack(right[2], right[3])) : "memory");
-}
-
-DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,
-                       uint32_t& turn, uint32_t row, uint32_t column, uint32_t lane) {
-  constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
-  const uint32_t offset = lane % 16 * kRowBytes;
-  const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
-#pragma unroll
-  for (uint32_t wave = 0; wave < kWavesM; ++wave) {
-#pragma unroll
-    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kMatrices) {
-      const uint32_t buffer = buffers + turn * kBytesD;
-      turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
-      if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
-      __syncwarp();
-#pragma unroll
-      for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
-        store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
-                       totals[wave][first + j], totals[wave][first + j + 1]);
-      }
-      // Written by threads, read by TMA: another proxy.
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      __syncwarp();
-      if (lane == 0) tma_store(map_d, buffer, column + 8 * first, row + wave * kMmaM);
-    }
-  }
+// What was read may be written again.
+DEVICE void release_parts(uint32_t base, uint32_t lane) {
+  __syncwarp();
+  if (lane == 0) barrier_arrive(base + kSmemPartsEmpty);
 }
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1_c1x1_s12_u4_ew_r16_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
-    const __grid_constant__ TensorMap tensor_map_d,
     const float* __restrict__ scale_b,
+    uint16_t* d,
+    uint32_t pitch_d,
     uint32_t m) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Ring ring{uint32_t(__cvta_generic_to_shared(shared))};
@@ -395,26 +395,46 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1_c1x1_s12_u4_ew_r1
   TileScheduler tile(problem);
 
   if (warp == kConsumerWarps && elect_one()) {
-    prefetch(tensor_map_a), prefetch(tensor_map_b);
-    prefetch(tensor_map_scale_a), prefetch(tensor_map_d);
+    prefetch(tensor_map_a), prefetch(tensor_map_b), prefetch(tensor_map_scale_a);
     init_barriers(ring);
   }
-  __syncthreads();
-
+  __syncwarp();
   if (warp >= kConsumerWarps) {
+    cta_arrive();  // the first loads wait for no consumer
     if (warp == kConsumerWarps && elect_one()) {
       load_tiles(ring, tile, problem, tensor_map_a, tensor_map_b, tensor_map_scale_a);
     }
   } else {
-    const uint32_t buffers = ring.base + kSmemD + warp * kStoreBuffers * kBytesD;
-    uint32_t turn = 0;  // of the store buffers
+    cta_wait();
+    const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+    const uint32_t column = warp / 4 % kConsumersN * kWarpgroupN;  // within the tile
+    const uint32_t scales_a = 4 * (2 * (lane % 4));
+    Reads reads{descriptor_low(ring.base + kSmemA),
+                descriptor_low(ring.base + kSmemB + column * kTileK), scales_a};
+    const uint32_t turn = warp / 4 / (kConsumersN);
+    uint32_t k_tile = turn;  // the next of this warpgroup
+    ring.advance(turn);
+    const uint32_t thread = threadIdx.x % kPartThreads;
+    uint32_t phase = 0;  // of the exchange of parts
     while (tile.next()) {
-      const uint32_t row = tile.m + warpgroup_row(warp) + warp % 4 * 16;
-      const uint32_t column = tile.n + warpgroup_column(warp);
+      // A tile that hangs over the edge of B may reach past its last block.
+      const uint32_t blocks = ceil_div(problem.n, kScaleBlockN);
+      const uint64_t block = min((tile.n + column) / kScaleBlockN, blocks - 1);
+      const float* scales = scale_b + block * ceil_div(problem.k, kTileK);
+      const uint32_t number = k_tile;  // of this warpgroup's part
       Totals totals = {};
-      mainloop(totals, ring, scale_b, problem, column, warp, lane);
-      store_tile(totals, tensor_map_d, buffers, turn, row, column, lane);
+      mainloop(totals, ring, reads, scales, k_tiles, k_tile, lane);
+      const uint32_t first_row = tile.m, first_column = tile.n + column + warp % 4 * 16;
+      exchange(totals, ring.base, number, thread, lane, phase);
+      for (uint32_t i = turn; i < kFragments; i += kConsumersK) {
+        const uint32_t j = i;  // fragment of the tile
+        if (j >= kAccumulators / 4) break;
+        float sum[4] = {};
+        add_parts(sum, ring.base, i, thread);
+        store_fragment(sum, tile, d, pitch_d, problem, first_row + 8 * j, first_column, lane);
+      }
+      release_parts(ring.base, lane);
+      phase ^= 1;
     }
-    if (lane == 0) tma_store_wait_read<0>();  // shared memory must stay until it is read
   }
 }

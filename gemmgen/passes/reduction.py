@@ -1,0 +1,54 @@
+"""Who sums which part of K, and in which order the parts are added."""
+
+from __future__ import annotations
+
+from gemmgen.errors import SpecError
+from gemmgen.plan import Cluster, Mma, Promotion, Reduction, Tile, Warps
+from gemmgen.spec import GemmSpec
+
+
+def plan_reduction(
+    spec: GemmSpec, tile: Tile, cluster: Cluster, warps: Warps, mma: Mma, promotion: Promotion
+) -> Reduction:
+    """K in ranges to the CTAs of a cluster, the K tiles of a range in turn to the warpgroups.
+
+    The parts of an element are added in one order whatever M and the number of CTAs are, so a
+    kernel repeats its bits; kernels that divide K differently round differently.
+    Raises SpecError when the spec wants one K order for every M, and for tiles that are too large
+    to be worth it.
+    """
+    parts = cluster.k * warps.consumers_k
+    if spec.batch_invariant and parts > 1:
+        raise SpecError(
+            "batch_invariant keeps the order of sums along K",
+            where=f"warpgroups along K: {warps.consumers_k}, split_k: {cluster.k}",
+            expected="one part: K is summed from its first block to its last",
+            got=f"{parts} parts",
+            fix="warpgroups: auto and split_k: auto, or batch_invariant: false",
+        )
+    if parts > 1 and (mma.waves_m * mma.waves_n > 1 or promotion.scale_b_blocks > 1):
+        raise SpecError(
+            "K is divided for small tiles only",
+            where=f"warpgroups along K: {warps.consumers_k}, split_k: {cluster.k}",
+            expected="one wgmma, 64 rows and columns of one block of scales, for each warpgroup",
+            got=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}",
+            fix="for example tile: 64x32, or no division of K",
+        )
+    return Reduction(
+        parts=parts,
+        fragments=-(-(mma.totals // 4) // cluster.k),
+        threads=128 * warps.consumers_m * warps.consumers_n,
+        keeps_k_order=parts == 1,
+        reason=_reason(cluster.k, warps.consumers_k),
+    )
+
+
+def _reason(ctas: int, warpgroups: int) -> str:
+    shares = []
+    if ctas > 1:
+        shares.append(f"K in {ctas} ranges, one a CTA")
+    if warpgroups > 1:
+        shares.append(f"K tiles in turn to {warpgroups} warpgroups: shorter chains of wgmma")
+    if not shares:
+        return "one sum along K, from the first block to the last"
+    return "; ".join(shares) + "; the parts are added in FP32 in the order of their first K tiles"
