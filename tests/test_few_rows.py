@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Launch, random_tensors, reference, relative_error
+from emulated import Launch, Tensors, random_tensors, reference, relative_error
+from emulator import floats
 from strategies import spec
 from test_kernels import BOUND, error_of, identity, ptx_of
 
@@ -22,6 +23,8 @@ from gemmgen.spec import GemmSpec
 from gemmgen.toolchain import compile_to_ptx, find_toolchain
 
 pytestmark = pytest.mark.toolchain
+
+ONE, MINUS_ONE = 0x38, 0xB8  # in e4m3
 
 Case = tuple[dict[str, Any], tuple[int, int, int]]
 
@@ -94,14 +97,14 @@ def test_swapped_operands_change_no_bit(tile: str) -> None:
     np.testing.assert_array_equal(*results)
 
 
-def added_in_parts(tensors: Any, ctas: int, warpgroups: int) -> np.ndarray:
+def added_in_parts(tensors: Tensors, ctas: int, warpgroups: int) -> np.ndarray:
     """The totals in FP32, K tile by K tile, in the order that `Reduction` promises."""
     m, n, k = (tensors.sizes[axis] for axis in "mnk")
     k_tiles = -(-k // 128)
     products = []
     for k_tile in range(k_tiles):
         part = slice(128 * k_tile, min(128 * (k_tile + 1), k))
-        unscaled = type(tensors)(
+        unscaled = Tensors(
             tensors.a[:, part],
             np.ones((m, 1), np.float32),
             tensors.b[:, part],
@@ -122,33 +125,35 @@ def added_in_parts(tensors: Any, ctas: int, warpgroups: int) -> np.ndarray:
     return total
 
 
-@pytest.mark.parametrize(
-    ("keys", "ctas", "warpgroups"),
-    [
-        ({"tile": "16x64", "warpgroups": "1x1x3"}, 1, 3),
-        ({"tile": "16x64", "split_k": 2}, 2, 1),
-        ({"tile": "64x32", "warpgroups": "1x1x2", "split_k": 2}, 2, 2),
-    ],
-)
-def test_parts_are_added_in_the_order_that_the_plan_says(
-    keys: dict[str, Any], ctas: int, warpgroups: int
-) -> None:
-    """Scales that grow along K: another order or another division rounds otherwise."""
-    m, n, k = 20, 200, 1424
+def cancelling_tensors(m: int, n: int, k: int) -> Tensors:
+    """One term a K tile; two large ones cancel, and what survives of the others tells the order."""
+    random = np.random.default_rng(0)
     tensors = random_tensors(m, n, k)
-    tensors.scale_a[:] *= 4.0 ** np.arange(tensors.scale_a.shape[1])
-    plan = plan_of(n, k, **keys)
-    assert not plan.reduction.keeps_k_order
+    tensors.a[:], tensors.b[:], tensors.scale_b[:] = 0, ONE, 1
+    tensors.a[:, ::128] = ONE
+    for row in range(m):
+        plus, minus = random.choice(tensors.scale_a.shape[1], 2, replace=False)
+        tensors.scale_a[row, [plus, minus]] = 2.0**24
+        tensors.a[row, 128 * minus] = MINUS_ONE
+    return tensors
+
+
+DIVISIONS = [(ctas, warpgroups) for ctas in (1, 2) for warpgroups in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("tile", ["24x64", "64x32"])
+@pytest.mark.parametrize("division", DIVISIONS, ids=str)
+def test_parts_are_added_in_the_order_that_the_plan_says(
+    division: tuple[int, int], tile: str
+) -> None:
+    m, n, k = 24, 72, 1424
+    tensors = cancelling_tensors(m, n, k)
+    ctas, warpgroups = division
+    plan = plan_of(n, k, tile=tile, warpgroups=f"1x1x{warpgroups}", split_k=ctas)
     result = Launch(plan, ptx_of(plan), tensors).run(sms=2)
-
-    def different(ctas: int, warpgroups: int) -> int:
-        from emulator import floats
-
-        expected = floats.decode_bf16(floats.encode_bf16(added_in_parts(tensors, ctas, warpgroups)))
-        return int((result != expected).sum())
-
-    assert different(ctas, warpgroups) <= different(1, 1)
-    assert different(ctas, warpgroups) < 5
+    for other in DIVISIONS:
+        expected = floats.decode_bf16(floats.encode_bf16(added_in_parts(tensors, *other)))
+        assert (result == expected).all() == (other == division), other
 
 
 @pytest.mark.parametrize(
