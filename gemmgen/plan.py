@@ -15,9 +15,11 @@ from gemmgen.plan_params import Extent as Extent
 from gemmgen.plan_params import KernelParam as KernelParam
 from gemmgen.plan_params import TensorArgument as TensorArgument
 from gemmgen.plan_record import from_record
+from gemmgen.plan_smem import Smem as Smem
+from gemmgen.plan_smem import SmemRegion as SmemRegion
 from gemmgen.target import Swizzle
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Problem:
     d: str
     scale_a: str  # scale granularities
     scale_b: str
+    layout: str  # nt, nn, tn or tt, as in the BLAS
     reason: str
 
 
@@ -109,6 +112,7 @@ class Mma:
     waves_n: int  # and along N
     a_type: str  # PTX types of wgmma's operands
     b_type: str
+    majors: str  # the last immediate operands: which of A and B are MN-major; FP8 has none
     reason: str
 
     @property
@@ -139,14 +143,26 @@ class Mma:
 
 @dataclass(frozen=True)
 class Operand:
-    """One operand in shared memory: a [rows x tile.k] box a stage, K-major, swizzled."""
+    """One operand in shared memory: boxes of rows that fill one swizzle span, a stage.
+
+    K-major, one box of [rows, tile.k]; MN-major, boxes of [tile.k, 64] beside each other.
+    """
 
     name: str
     rows: int  # of the tile
-    stage_bytes: int
+    major: str  # k | mn: the axis that is contiguous
+    box: tuple[int, int]  # elements that one TMA copy brings, contiguous axis first
+    boxes: int  # a stage
+    box_bytes: int
+    leading_bytes: int  # of the matrix descriptor: MN-major, from one box to the next
+    mma_bytes: int  # from one wgmma's K to the next
     swizzle: Swizzle
     l2_hint: str  # evict_normal | evict_first | evict_last
     reason: str
+
+    @property
+    def stage_bytes(self) -> int:
+        return self.boxes * self.box_bytes
 
     @property
     def hinted(self) -> bool:
@@ -159,14 +175,30 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """How the scales of one operand reach the sums.
+
+    stage: one a row and K block, by TMA with the stage. ahead: one a block of rows, by load, one
+    interval ahead. after: the same along K, once, after the last K tile. none: there are none.
+    """
+
+    way: str
+    block_mn: int  # rows of the operand that share one; 0: all
+    block_k: int  # elements of K that share one; 0: all
+    rows: int  # stage: FP32 scales of one interval
+    bytes: int  # and the shared memory that they take
+
+
+@dataclass(frozen=True)
 class Promotion:
     """How the tensor core's partial sums become FP32 totals."""
 
-    interval_k: int  # K elements whose partial sums stay in the tensor core's accumulators
-    scale_a_rows: int  # FP32 scales of A, one a row, that come by TMA with the stage
-    scale_a_stage_bytes: int
-    scale_b_block_n: int  # columns of B that share one scale
-    scale_b_blocks: int  # most scale blocks that the columns of one warpgroup touch
+    interval_k: int | None  # K elements whose sums the tensor core keeps; None: all
+    parts: int  # intervals of one K tile
+    k_tiles: int  # K tiles of one interval; 0: all
+    scales_a: Scales
+    scales_b: Scales
+    scale_b_blocks: int  # ahead: most scale blocks that the columns of one warpgroup touch
     # Every count of a warpgroup's columns that can lie in the first of their scale blocks.
     first_block_columns: tuple[int, ...]
     reason: str
@@ -175,6 +207,16 @@ class Promotion:
     def straddles(self) -> bool:
         """Tiles meet the scale blocks of B in more than one way."""
         return len(self.first_block_columns) > 1
+
+    @property
+    def kept(self) -> bool:
+        """Sums stay in the tensor core's accumulators beyond one K tile."""
+        return self.k_tiles != 1
+
+    @property
+    def stage_bytes(self) -> int:
+        """Of scales, that TMA delivers with a stage."""
+        return 4 * self.parts * (self.scales_a.rows + self.scales_b.rows)
 
 
 @dataclass(frozen=True)
@@ -226,37 +268,6 @@ class Store:
     def odd_groups(self) -> bool:
         """Two pairs of 8x8 matrices an instruction; the last pair of a buffer has no neighbour."""
         return self.rows * self.columns // 128 % 2 == 1
-
-
-@dataclass(frozen=True)
-class SmemRegion:
-    """One array in shared memory."""
-
-    name: str
-    offset: int  # bytes from the base
-    stride: int  # bytes from one element of the array to the next
-    count: int
-    alignment: int  # bytes
-
-    @property
-    def bytes(self) -> int:
-        return self.stride * self.count
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.bytes
-
-
-@dataclass(frozen=True)
-class Smem:
-    """All shared memory of a CTA; the base is aligned to the first region's alignment."""
-
-    regions: tuple[SmemRegion, ...]
-    bytes: int
-    reason: str
-
-    def region(self, name: str) -> SmemRegion:
-        return next(region for region in self.regions if region.name == name)
 
 
 @dataclass(frozen=True)

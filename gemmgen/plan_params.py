@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemmgen.target import Swizzle
@@ -14,11 +15,15 @@ from gemmgen.target import Swizzle
 class Extent:
     """One extent of a tensor: ceil(dimension / block)."""
 
-    dimension: str  # m | n | k | g, the groups
+    dimension: str  # m | n | k | g, the groups | 1, always one
     block: int = 1
 
     def __str__(self) -> str:
         return self.dimension if self.block == 1 else f"ceil({self.dimension}/{self.block})"
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        """Elements, when the dimensions have these sizes."""
+        return 1 if self.dimension == "1" else -(-sizes[self.dimension] // self.block)
 
 
 @dataclass(frozen=True)

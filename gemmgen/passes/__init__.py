@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gemmgen.errors import SpecError
 from gemmgen.grouping import GROUPINGS
+from gemmgen.passes.accumulation import choose_interval
 from gemmgen.passes.instruction import choose_instruction
 from gemmgen.passes.launch import choose_launch
 from gemmgen.passes.naming import kernel_name
@@ -62,12 +63,15 @@ def _lower_structure(
     spec: GemmSpec, problem: Problem, sass: Sass, structure: Structure, target: Target
 ) -> KernelPlan:
     grouping = GROUPINGS[spec.grouping]
-    tile, cluster = place_tile(structure, target)
+    tile, cluster = place_tile(structure, problem, target)
     warps = assign_warpgroups(structure, tile, target)
-    mma = choose_instruction(problem, tile, warps, structure.swap_ab)
     operand_a, operand_b = place_operands(spec, problem, tile, cluster)
-    promotion = plan_promotion(problem, grouping, tile, cluster, warps, target)
-    reduction = plan_reduction(spec, tile, cluster, warps, mma, promotion)
+    interval = choose_interval(spec, problem, tile)
+    mma = choose_instruction(
+        problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab
+    )
+    promotion = plan_promotion(problem, grouping, tile, cluster, warps, interval, target)
+    reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
     store = choose_store(problem, grouping, tile, warps, mma, reduction)
     pipeline, store = choose_pipeline(
         spec,
@@ -85,9 +89,7 @@ def _lower_structure(
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
-    arguments, params = derive_signature(
-        problem, grouping, tile, operand_a, operand_b, promotion, store
-    )
+    arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
     launch = choose_launch(warps, cluster, smem)
     name = kernel_name(
         spec,
@@ -95,7 +97,8 @@ def _lower_structure(
         tile,
         cluster,
         warps,
-        mma.swap_ab,
+        mma,
+        promotion,
         pipeline,
         scheduler,
         operand_a,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from gemmgen.dtypes import DTYPES
 from gemmgen.passes.structure import Structure
 from gemmgen.spec import GemmSpec
 
 LEAST_UNSWAPPED_M = 64  # rows of the smallest tile with A on wgmma's M axis
 MMA_COLUMNS = 8  # of wgmma's N axis: the step in which rows of A are computed, swapped
 MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
+TILE_K = 128  # one block of scales
 WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
 
 # Up to here swapped kernels win everywhere; up to 64 rows where K is long and one wave of 64
@@ -29,12 +31,26 @@ MANY_K_TILES = 16  # from here on it pays to divide the K of a tile further than
 
 def swap_wins(spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int) -> bool:
     """Whether a swapped kernel is the faster one, and can obey what the spec fixes."""
+    if not _built(spec):
+        return False
     if spec.cluster != "auto" and (spec.cluster.m, spec.cluster.n) != (1, 1):
         return False
     if spec.warpgroups != "auto" and spec.warpgroups.m > 1:
         return False
     tiles = _tiles(n, MMA_ROWS, groups)
     return m <= MOST_SWAPPED_M or (m <= 64 and k >= LONG_K and sms // 2 < tiles <= sms)
+
+
+def _built(spec: GemmSpec) -> bool:
+    """Whether templates/few_rows has what the spec asks for."""
+    scales = (spec.a.scale, spec.b.scale)
+    return (
+        scales == ("1x128", "128x128")
+        and spec.promotion_interval in ("auto", 128)
+        and spec.grouping != "k_grouped"
+        and DTYPES[spec.d.dtype].bytes == 2
+        and not (spec.accumulate or spec.epilogue)
+    )
 
 
 def swapped_structure(tile_m: int, tile_n: int, tile_k: int) -> Structure:
@@ -70,8 +86,8 @@ def swapped_structures(m: int, n: int, k: int, groups: int, sms: int) -> list[St
 def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
     """64 columns; the fewer tiles there are, the more share the K of one."""
     tiles = _tiles(n, MMA_ROWS, groups)
-    structure = swapped_structure(rows, MMA_ROWS, 128)
-    k_tiles = -(-k // structure.tile_k)
+    structure = swapped_structure(rows, MMA_ROWS, TILE_K)
+    k_tiles = -(-k // TILE_K)
     split_k, warpgroups_k, stages = 1, 2, 8
     if k_tiles >= MANY_K_TILES and tiles <= sms // 4:
         # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
@@ -96,7 +112,7 @@ def _wide(n: int, groups: int, sms: int) -> list[Structure]:
 
     return [
         dataclasses.replace(
-            swapped_structure(MMA_COLUMNS, width, 128),
+            swapped_structure(MMA_COLUMNS, width, TILE_K),
             most_stages=8 if width == WIDTHS[0] else 6,
             reason=f"few rows: the weights stream through {_tiles(n, width, groups)} tiles of "
             f"{width} columns on {sms} multiprocessors",
@@ -110,7 +126,7 @@ def divided_structures(
 ) -> list[Structure]:
     """Not swapped, K divided: for long K and so few columns that one wave of tiles holds them."""
     asked_for_one = spec.warpgroups != "auto" and spec.warpgroups.k == 1
-    if k < LEAST_DIVIDED_K or spec.batch_invariant or asked_for_one:
+    if not _built(spec) or k < LEAST_DIVIDED_K or spec.batch_invariant or asked_for_one:
         return []
     rows = -(-m // LEAST_UNSWAPPED_M)  # of tiles
     tile = Structure(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from gemmgen.dtypes import DTYPES
 from gemmgen.errors import SpecError
-from gemmgen.plan import Cluster, Mma, Promotion, Reduction, Tile, Warps
+from gemmgen.grouping import Grouping
+from gemmgen.plan import Cluster, Mma, Problem, Promotion, Reduction, Tile, Warps
 from gemmgen.spec import GemmSpec
 
 
 def plan_reduction(
-    spec: GemmSpec, tile: Tile, cluster: Cluster, warps: Warps, mma: Mma, promotion: Promotion
+    spec: GemmSpec,
+    problem: Problem,
+    grouping: Grouping,
+    tile: Tile,
+    cluster: Cluster,
+    warps: Warps,
+    mma: Mma,
+    promotion: Promotion,
 ) -> Reduction:
     """K in ranges to the CTAs of a cluster, the K tiles of a range in turn to the warpgroups.
 
@@ -26,6 +35,8 @@ def plan_reduction(
             got=f"{parts} parts",
             fix="warpgroups: auto and split_k: auto, or batch_invariant: false",
         )
+    if parts > 1 or mma.swap_ab:
+        _check_built(problem, grouping, tile, promotion)
     if parts > 1 and (mma.waves_m * mma.waves_n > 1 or promotion.scale_b_blocks > 1):
         raise SpecError(
             "K is divided for small tiles only",
@@ -41,6 +52,31 @@ def plan_reduction(
         keeps_k_order=parts == 1,
         reason=_reason(cluster.k, warps.consumers_k),
     )
+
+
+def _check_built(problem: Problem, grouping: Grouping, tile: Tile, promotion: Promotion) -> None:
+    """What templates/few_rows promotes and stores. Raises SpecError."""
+    a, b = promotion.scales_a, promotion.scales_b
+    scaled = (a.way, b.way) == ("stage", "ahead") and {a.block_k, b.block_k} == {tile.k}
+    every_k_tile = promotion.parts == promotion.k_tiles == 1
+    if not (scaled and every_k_tile) or promotion.scale_b_blocks > 1 or grouping.sliced:
+        raise SpecError(
+            "scales that neither swap_ab nor divided K is built for",
+            where=f"scales {problem.scale_a} and {problem.scale_b}, grouping {problem.groups}"
+            if grouping.sliced
+            else f"scales {problem.scale_a} and {problem.scale_b}",
+            expected="1x128 and 128x128, promoted after every K tile, K of one problem",
+            got=f"promotion every {promotion.interval_k}, tile {tile.m}x{tile.n}x{tile.k}",
+            fix="swap_ab: false, split_k: 1 and one warpgroup along K",
+        )
+    if DTYPES[problem.d].bytes != 2:
+        raise SpecError(
+            "an output that neither swap_ab nor divided K is built for",
+            where="d.dtype",
+            expected="a type of 16 bits",
+            got=problem.d,
+            fix="swap_ab: false, split_k: 1 and one warpgroup along K",
+        )
 
 
 def _reason(ctas: int, warpgroups: int) -> str:

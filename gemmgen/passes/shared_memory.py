@@ -31,7 +31,8 @@ def lay_out_shared_memory(
         ("b", operand_b.stage_bytes, stages, operand_b.swizzle.alignment),
         *(() if store.direct else stored),
         *(parts if reduction.divided else ()),
-        ("scale_a", promotion.scale_a_stage_bytes, stages, TMA_ALIGNMENT),
+        ("scale_a", promotion.parts * promotion.scales_a.bytes, stages, TMA_ALIGNMENT),
+        ("scale_b", promotion.parts * promotion.scales_b.bytes, stages, TMA_ALIGNMENT),
         ("full_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
         ("empty_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
         *(exchange if reduction.divided else ()),
@@ -39,6 +40,8 @@ def lay_out_shared_memory(
     regions: list[SmemRegion] = []
     end = 0
     for name, stride, count, alignment in arrays:
+        if not stride:
+            continue
         offset = -(-end // alignment) * alignment
         regions.append(SmemRegion(name, offset, stride, count, alignment))
         end = regions[-1].end

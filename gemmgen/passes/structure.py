@@ -22,7 +22,7 @@ class Structure:
     overhead_k: int = 173  # what prologue and epilogue of a tile cost, in elements of K
     cluster_m: int = 1
     cluster_n: int = 1
-    tile_k: int = 128
+    tile_k: int = 0  # one swizzle span, whatever the element type
     most_stages: int = 8
     swap_ab: bool = False
     warpgroups_k: int = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from gemmgen.dtypes import DTYPES
 from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.passes.few_rows import (
     DIVIDED_STAGES,
@@ -52,6 +53,17 @@ MIDDLE_TILES = (
     Structure(128, 96, 2, 1, unroll=4, early_wait=True),
     Structure(128, 128, 2, 1, unroll=4, early_wait=True),
     Structure(128, 192, 2, 1, unroll=2, early_wait=False),
+)
+# Large M, sums kept in the tensor core: nothing but wgmma, so the widest tile; estimates.
+KEPT_TILES = (
+    Structure(128, 256, 2, 1, unroll=1, early_wait=False),
+    Structure(256, 128, 2, 1, unroll=1, early_wait=False, rate=0.99),
+    Structure(192, 128, 3, 1, unroll=1, early_wait=False, rate=0.93),
+    Structure(128, 192, 2, 1, unroll=1, early_wait=False, rate=0.96),
+    Structure(128, 128, 2, 1, unroll=1, early_wait=False, rate=0.85),
+    Structure(64, 256, 1, 1, unroll=1, early_wait=False, rate=0.80),
+    Structure(128, 64, 2, 1, unroll=1, early_wait=False, rate=0.62),
+    Structure(64, 64, 1, 1, unroll=1, early_wait=False, rate=0.42, most_stages=12),
 )
 SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring when M <= 64
 SHORT_K_STAGES = 6
@@ -112,7 +124,9 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     if spec.swap_ab is True or (spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms)):
         return swapped_structures(m, n, k, groups, sms)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
-    tiles = TILES if grouping.index is None else tuple(s for s in TILES if s.warpgroups_m <= 2)
+    kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
+    most = 4 if grouping.index is None else 2
+    tiles = tuple(s for s in (KEPT_TILES if kept else TILES) if s.warpgroups_m <= most)
     divided = divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:
         return divided + _one_wave(NARROW_TILES, n * groups, k, sms)

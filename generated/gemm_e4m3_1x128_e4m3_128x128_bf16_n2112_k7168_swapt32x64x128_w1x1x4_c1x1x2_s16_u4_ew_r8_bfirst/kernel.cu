@@ -26,9 +26,10 @@ constexpr uint32_t kThreads = 640;  // one producer warpgroup among them
 
 // One wgmma covers a warpgroup's part; registers of a thread that it writes.
 constexpr uint32_t kMmaK = 32, kAccumulators = 16;
+constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
-constexpr uint32_t kScaleBlockN = 128;
+constexpr uint32_t kScaleBlockKA = 128, kScaleBlockN = 128;
 
 constexpr uint32_t kStages = 16, kStageBytes = 12416;  // that TMA delivers to a full barrier
 
@@ -179,12 +180,14 @@ DEVICE void wgmma_wait(float (&d)[kAccumulators]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : D_ALL::"memory");
 }
 
-// Matrix descriptor of a K-major operand, 128-byte swizzle, in units of 16 bytes.
+// Matrix descriptor, 128-byte swizzle, in units of 16 bytes; eight rows are 1024 bytes.
 // NOTE: the low word is kept apart because 32-bit sums fold into immediates; 64-bit sums would put
 // about twenty uniform instructions in front of the first wgmma.
-DEVICE uint32_t descriptor_low(uint32_t address) { return (address & 0x3ffff) >> 4 | 1 << 16; }
+DEVICE uint32_t descriptor_low(uint32_t address, uint32_t leading) {
+  return (address & 0x3ffff) >> 4 | leading >> 4 << 16;
+}
 DEVICE uint64_t descriptor(uint32_t low) {
-  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // 128-byte swizzle; eight rows are 1024 bytes
+  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // swizzle; from eight rows to the next
   uint64_t descriptor;
   asm("mov.b64 %0, { %1, %2 };" : "=l"(descriptor) : "r"(low), "r"(kHigh));
   return descriptor;
@@ -264,15 +267,16 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
                        const TensorMap& map_b, const TensorMap& map_scale_a, uint32_t rank) {
   uint64_t policy_b;  // L2 eviction priority
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
-  const uint32_t first = first_k_tile(problem, rank), end = first_k_tile(problem, rank + 1);
+  const uint32_t first = first_k_tile(problem, rank);
+  const uint32_t k_tiles = first_k_tile(problem, rank + 1) - first;
   while (tile.next()) {
-    for (uint32_t k_tile = first; k_tile < end; ++k_tile, ring.advance()) {
-      const uint32_t full = ring.full(), k = k_tile * kTileK;
+    for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
+      const uint32_t full = ring.full(), k = (first + k_tile) * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
       barrier_expect(full, kStageBytes);
       tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
       tma_load(ring.a(), map_a, full, k, tile.m);
-      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);
     }
   }
 }
@@ -441,8 +445,8 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u
     const uint32_t k_tiles = first_k_tile(problem, rank + 1) - first;
     const uint32_t column = warp / 4 % kConsumersN * kWarpgroupN;  // within the tile
     const uint32_t scales_a = 4 * (2 * (lane % 4));
-    Reads reads{descriptor_low(ring.base + kSmemA),
-                descriptor_low(ring.base + kSmemB + column * kTileK), scales_a};
+    Reads reads{descriptor_low(ring.base + kSmemA, kLeading),
+                descriptor_low(ring.base + kSmemB + column * kTileK, kLeading), scales_a};
     const uint32_t turn = warp / 4 / (kConsumersN);
     uint32_t k_tile = turn;  // the next of this warpgroup
     ring.advance(turn);
@@ -451,7 +455,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u
     while (tile.next()) {
       // A tile that hangs over the edge of B may reach past its last block.
       const uint32_t blocks = ceil_div(problem.n, kScaleBlockN);
-      const uint64_t block = min((tile.n + column) / kScaleBlockN, blocks - 1);
+      uint64_t block = min((tile.n + column) / kScaleBlockN, blocks - 1);
       const float* scales = scale_b + block * ceil_div(problem.k, kTileK) + first;
       const uint32_t number = rank * kConsumersK + k_tile;  // of this warpgroup's part
       Totals totals = {};
