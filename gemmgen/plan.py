@@ -24,7 +24,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Problem:
-    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. None: known at launch only."""
+    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. Sizes of None: known at launch only."""
 
     m: int | None
     n: int | None
@@ -37,6 +37,7 @@ class Problem:
     scale_a: str  # scale granularities
     scale_b: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
+    c: str | None  # dtype of what is added; None: nothing
     reason: str
 
 
@@ -253,7 +254,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Store:
-    """The way out: stmatrix into a buffer of the warp, one TMA store a buffer; or registers."""
+    """The way out: into a buffer of the warp, and one TMA store a buffer; or from registers."""
 
     direct: bool  # from registers to D, two columns a thread; there is no buffer then
     rows: int  # of one buffer
@@ -262,6 +263,7 @@ class Store:
     buffers: int  # a warp
     buffer_bytes: int
     swizzle: Swizzle
+    template: str  # how a buffer is written
     reason: str
 
     @property

@@ -272,12 +272,34 @@ def test_sabotage_is_noticed(what: str, keys: dict[str, Any], edit: tuple[str, s
         ({"tile": "16x64", "split_k": 2, "cluster": "2x1"}, "not both"),
         ({"tile": "16x64", "split_k": 2, "batch_invariant": True}, "batch_invariant"),
         ({"tile": "16x64", "swap_ab": False}, "multiple of 64"),
+        ({"swap_ab": True, "d": {"dtype": "f32"}}, "D of 16 bits"),
+        ({"tile": "16x64", "accumulate": True}, "no C"),
+        ({"tile": "16x64", "b": {"dtype": "e4m3", "scale": "row"}}, "1x128 and 128x128"),
+        ({"tile": "16x64", "promotion_interval": 64}, "every 128"),
     ],
 )
 def test_what_does_not_fit_is_refused(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError) as caught:
         plan_of(7168, 16384, **keys)
     assert words in str(caught.value)
+
+
+OTHERS: tuple[dict[str, Any], ...] = (
+    {"d": {"dtype": "f32"}},
+    {"accumulate": True},
+    {"a": {"dtype": "e4m3", "scale": "tensor"}},
+    {"b": {"dtype": "e4m3", "scale": "1x128"}},
+    {"promotion_interval": 64},
+    {"cluster": "1x2"},
+    {"swap_ab": False, "split_k": 1, "warpgroups": "1x1"},
+)
+
+
+@pytest.mark.parametrize("keys", OTHERS, ids=str)
+@pytest.mark.parametrize("m", [16, 64])
+def test_the_planner_leaves_other_kernels_alone(m: int, keys: dict[str, Any]) -> None:
+    """What few rows would want is not built for these; auto then means another kernel."""
+    assert not plan_of(2112, 7168, expected_m=m, **keys).for_few_rows
 
 
 @pytest.mark.parametrize("m", [1, 16, 64])

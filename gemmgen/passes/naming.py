@@ -64,8 +64,9 @@ def kernel_name(
     interval = ""
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
+    addends = f"_c_{problem.c}" if problem.c else ""
     return (
-        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{sizes}{interval}"
+        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{addends}{sizes}{interval}"
         f"_{'swap' * mma.swap_ab}t{tile.m}x{tile.n}x{tile.k}"
         f"_w{warps.consumers_m}x{warps.consumers_n}"
         f"{f'x{warps.consumers_k}' * (warps.consumers_k > 1)}"

@@ -9,13 +9,13 @@ from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import Problem
 from gemmgen.scaling import parse_granularity
-from gemmgen.spec import GemmSpec
+from gemmgen.spec import AddendSpec, GemmSpec
 
 EXPECTED_M = 4096  # the M that is assumed when nobody says: prefill, or a large batch
 EXPECTED_ROWS = 32768  # and the rows of all groups together: 4096 tokens, eight experts each
 LEAST_EXPECTED_M = 64  # of a group
 
-OUTPUTS = ("bf16", "f16")
+OUTPUTS = ("bf16", "f16", "f32")
 
 
 def admit(spec: GemmSpec) -> Problem:
@@ -46,8 +46,16 @@ def admit(spec: GemmSpec) -> Problem:
         scale_a=spec.a.scale,
         scale_b=spec.b.scale,
         layout=spec.layout,
+        c=addend_dtype(spec, spec.c) if spec.accumulate else None,
         reason=reason,
     )
+
+
+def addend_dtype(spec: GemmSpec, asked: AddendSpec | None) -> str:
+    """What is asked for, else D's, or FP32 where D is FP8, which holds no sums without a scale."""
+    if asked is not None:
+        return asked.dtype
+    return spec.d.dtype if DTYPES[spec.d.dtype].bits > 8 else "f32"
 
 
 def _expected_m(spec: GemmSpec, m: int | None) -> tuple[int, str]:
@@ -119,7 +127,5 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
         yield f"schedule: {spec.schedule}; built: cooperative"
     if spec.split_k not in ("auto", 1, 2):
         yield f"split_k: {spec.split_k}; built: 1, 2"
-    if spec.accumulate:
-        yield "accumulate: true; built: false"
     if spec.epilogue:
         yield f"epilogue: [{', '.join(spec.epilogue)}]; built: []"

@@ -36,7 +36,7 @@ def plan_reduction(
             fix="warpgroups: auto and split_k: auto, or batch_invariant: false",
         )
     if parts > 1 or mma.swap_ab:
-        _check_built(problem, grouping, tile, promotion)
+        _check_built(problem, grouping, tile, mma, promotion)
     if parts > 1 and (mma.waves_m * mma.waves_n > 1 or promotion.scale_b_blocks > 1):
         raise SpecError(
             "K is divided for small tiles only",
@@ -54,29 +54,31 @@ def plan_reduction(
     )
 
 
-def _check_built(problem: Problem, grouping: Grouping, tile: Tile, promotion: Promotion) -> None:
+def _check_built(
+    problem: Problem, grouping: Grouping, tile: Tile, mma: Mma, promotion: Promotion
+) -> None:
     """What templates/few_rows promotes and stores. Raises SpecError."""
     a, b = promotion.scales_a, promotion.scales_b
     scaled = (a.way, b.way) == ("stage", "ahead") and {a.block_k, b.block_k} == {tile.k}
     every_k_tile = promotion.parts == promotion.k_tiles == 1
-    if not (scaled and every_k_tile) or promotion.scale_b_blocks > 1 or grouping.sliced:
-        raise SpecError(
-            "scales that neither swap_ab nor divided K is built for",
-            where=f"scales {problem.scale_a} and {problem.scale_b}, grouping {problem.groups}"
-            if grouping.sliced
-            else f"scales {problem.scale_a} and {problem.scale_b}",
-            expected="1x128 and 128x128, promoted after every K tile, K of one problem",
-            got=f"promotion every {promotion.interval_k}, tile {tile.m}x{tile.n}x{tile.k}",
-            fix="swap_ab: false, split_k: 1 and one warpgroup along K",
-        )
-    if DTYPES[problem.d].bytes != 2:
-        raise SpecError(
-            "an output that neither swap_ab nor divided K is built for",
-            where="d.dtype",
-            expected="a type of 16 bits",
-            got=problem.d,
-            fix="swap_ab: false, split_k: 1 and one warpgroup along K",
-        )
+    one_scale_b = not mma.swap_ab or promotion.scale_b_blocks == 1
+    scales = f"scales {problem.scale_a} and {problem.scale_b}"
+    output = f"D {problem.d}, C {problem.c or 'none'}"
+    limits = (
+        (scaled and one_scale_b, "1x128 and 128x128", scales),
+        (every_k_tile, f"promotion every {tile.k} of K", f"every {promotion.interval_k}"),
+        (not grouping.sliced, "the whole K of every problem", f"grouping: {grouping.name}"),
+        (DTYPES[problem.d].bytes == 2 and not problem.c, "D of 16 bits, no C", output),
+    )
+    for holds, expected, got in limits:
+        if not holds:
+            raise SpecError(
+                "this is not built with swap_ab, nor with K that is divided",
+                where="swap_ab" if mma.swap_ab else "split_k, warpgroups",
+                expected=expected,
+                got=got,
+                fix="swap_ab: false, split_k: 1 and one warpgroup along K",
+            )
 
 
 def _reason(ctas: int, warpgroups: int) -> str:

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from gemmgen.dtypes import DTYPES
 from gemmgen.grouping import Grouping
 from gemmgen.plan import Mma, Problem, Reduction, Store, Tile, Warps
 from gemmgen.target import Swizzle
 
 WARP_ROWS = 16  # rows of a wgmma accumulator that one warp holds
+
+
+@dataclass(frozen=True)
+class StorePath:
+    """How the threads of a warp write elements of one size to shared memory."""
+
+    template: str
+    instruction: str
+    swizzle: Callable[[int], Swizzle | None]  # for rows of so many bytes; None: banks conflict
+
+
+def _of_matrices(row_bytes: int) -> Swizzle | None:
+    """Eight rows of 16 bytes at a time."""
+    if row_bytes in (128, 64, 32):
+        return Swizzle(row_bytes)
+    return Swizzle.NONE if row_bytes // 16 % 2 == 1 else None
+
+
+def _of_pairs(row_bytes: int) -> Swizzle | None:
+    """Four rows of 32 bytes at a time."""
+    if row_bytes == 128:
+        return Swizzle.B128
+    return Swizzle.NONE if row_bytes // 32 % 2 == 1 else None
+
+
+# By the bytes of an element of D.
+PATHS = {
+    2: StorePath("epilogue/matrices.cuh.jinja", "stmatrix", _of_matrices),
+    4: StorePath("epilogue/pairs.cuh.jinja", "st.shared.v2", _of_pairs),
+}
 
 
 def choose_store(
@@ -31,14 +64,15 @@ def choose_store(
             buffers=0,
             buffer_bytes=0,
             swizzle=Swizzle.NONE,
+            template="few_rows/direct.cuh.jinja",
             reason="from registers: two columns of D a thread",
         )
     if mma.swap_ab:
-        return _swapped(problem, tile, warps)
+        return _transposed(problem, tile, warps)
     return _buffered(problem, tile, warps)
 
 
-def _swapped(problem: Problem, tile: Tile, warps: Warps) -> Store:
+def _transposed(problem: Problem, tile: Tile, warps: Warps) -> Store:
     """A warp's 16 rows of B are 16 columns of D: 32 bytes of every row of the tile."""
     row_bytes = WARP_ROWS * DTYPES[problem.d].bytes
     swizzle = Swizzle(row_bytes)
@@ -50,41 +84,37 @@ def _swapped(problem: Problem, tile: Tile, warps: Warps) -> Store:
         buffers=1,
         buffer_bytes=-(-tile.m * row_bytes // swizzle.alignment) * swizzle.alignment,
         swizzle=swizzle,
+        template="few_rows/transposed.cuh.jinja",
         reason=f"{swizzle.span}-byte swizzle: transposing stmatrix without bank conflicts",
     )
 
 
 def _buffered(problem: Problem, tile: Tile, warps: Warps) -> Store:
-    """The widest box whose stmatrix writes meet no bank conflict.
+    """The widest box whose writes meet no bank conflict.
 
-    A row of 128, 64 or 32 bytes is swizzled. A row of an odd number of 16-byte chunks needs no
-    swizzle: eight rows start in eight different banks. One buffer here; `choose_pipeline` adds a
-    second.
+    Its rows are swizzled, or need no swizzle because an odd number of pieces makes the rows that
+    are written together start in different banks. One buffer here; `choose_pipeline` adds a second.
     """
     columns = tile.n // warps.consumers_n
     element = DTYPES[problem.d].bytes
-    for width in sorted(divisors(columns, 8), reverse=True):
-        row_bytes = width * element
-        if row_bytes in (128, 64, 32):
-            swizzle = Swizzle(row_bytes)
-            break
-        if row_bytes // 16 % 2 == 1:
-            swizzle = Swizzle.NONE
-            break
-    granule = swizzle.alignment
-    buffer_bytes = -(-WARP_ROWS * row_bytes // granule) * granule
-    way = (
-        f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of 16-byte chunks a row"
+    path = PATHS[element]
+    width, swizzle = next(
+        (width, swizzle)
+        for width in sorted(divisors(columns, 8), reverse=True)
+        if (swizzle := path.swizzle(width * element)) is not None
     )
+    granule = swizzle.alignment
+    way = f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of pieces a row"
     return Store(
         direct=False,
         rows=WARP_ROWS,
         columns=width,
         chunks=columns // width,
         buffers=1,
-        buffer_bytes=buffer_bytes,
+        buffer_bytes=-(-WARP_ROWS * width * element // granule) * granule,
         swizzle=swizzle,
-        reason=f"{way}: stmatrix without bank conflicts",
+        template=path.template,
+        reason=f"{way}: {path.instruction} without bank conflicts",
     )
 
 

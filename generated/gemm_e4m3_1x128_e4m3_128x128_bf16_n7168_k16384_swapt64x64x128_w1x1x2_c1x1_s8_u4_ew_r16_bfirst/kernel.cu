@@ -110,12 +110,12 @@ DEVICE float load_global(const float* address) {
   asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
   return value;
 }
+
 DEVICE uint32_t pack(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 }
-
 DEVICE void load_shared_pair(float (&pair)[2], uint32_t address) {
   asm volatile("ld.shared.v2.f32 { %0, %1 }, [%2];"
                : "=f"(pair[0]), "=f"(pair[1]) : "r"(address) : "memory");
