@@ -272,7 +272,7 @@ def test_sabotage_is_noticed(what: str, keys: dict[str, Any], edit: tuple[str, s
         ({"tile": "16x64", "split_k": 2, "cluster": "2x1"}, "not both"),
         ({"tile": "16x64", "split_k": 2, "batch_invariant": True}, "batch_invariant"),
         ({"tile": "16x64", "swap_ab": False}, "multiple of 64"),
-        ({"swap_ab": True, "d": {"dtype": "f32"}}, "D of 16 bits"),
+        ({"tile": "16x64", "d": {"dtype": "f32"}}, "D of 16 bits"),
         ({"tile": "16x64", "accumulate": True}, "no C"),
         ({"tile": "16x64", "b": {"dtype": "e4m3", "scale": "row"}}, "1x128 and 128x128"),
         ({"tile": "16x64", "promotion_interval": 64}, "every 128"),
