@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gemmgen.errors import (
     ArtifactError,
+    BenchError,
     CompileError,
     CompilerNotFoundError,
     CorruptArtifactError,
@@ -19,7 +20,9 @@ from gemmgen.errors import (
     LaunchError,
     OutputError,
     PatchError,
+    ResultsError,
     SpecError,
+    SweepError,
     TensorError,
     ToolchainError,
     TuneError,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "BenchError",
     "CompileError",
     "CompilerNotFoundError",
     "CorruptArtifactError",
@@ -55,7 +59,9 @@ __all__ = [
     "LaunchError",
     "OutputError",
     "PatchError",
+    "ResultsError",
     "SpecError",
+    "SweepError",
     "TensorError",
     "ToolchainError",
     "TuneError",

@@ -121,7 +121,6 @@ def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str,
     ("keys", "line"),
     [
         ({"d": {"dtype": "e5m2"}}, "d.dtype: e5m2"),
-        ({"grouping": "k_grouped", "k": "dynamic"}, "grouping: k_grouped"),
         ({"schedule": "pingpong"}, "schedule: pingpong"),
         ({"split_k": 3}, "split_k: 3"),
         ({"epilogue": ["silu"]}, "epilogue: [silu]"),
