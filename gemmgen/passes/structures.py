@@ -121,17 +121,20 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     n = problem.n or ASSUMED_N
     k = problem.k or ASSUMED_K
     m, groups = problem.expected_m, problem.groups
-    if spec.swap_ab is True or (spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms)):
+    if spec.swap_ab is True:
         return swapped_structures(m, n, k, groups, sms)
+    few: list[Structure] = []
+    if spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms):
+        few = swapped_structures(m, n, k, groups, sms)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
     tiles = tuple(s for s in (KEPT_TILES if kept else TILES) if s.warpgroups_m <= most)
-    divided = divided_structures(spec, m, n, k, groups, sms)
+    few += divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:
-        return divided + _one_wave(NARROW_TILES, n * groups, k, sms)
+        return few + _one_wave(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
-        return divided + _one_wave(MIDDLE_TILES, n * groups, k, sms)
+        return few + _one_wave(MIDDLE_TILES, n * groups, k, sms)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 
