@@ -112,7 +112,8 @@ class Operands:
         granularity = getattr(problem, f"scale_{operand}")
         elements, scales = self.quantised(operand, getattr(problem, operand), granularity, layout)
         if name == operand:
-            return elements
+            part = plan.operand_a if name == "a" else plan.operand_b
+            return elements if part.major == "k" else elements.mT.contiguous()
         assert scales is not None
         shape = argument_shape(plan, name, problem)
         return scales if scales.shape == shape else scales.reshape(shape)
