@@ -93,7 +93,7 @@ def derive_signature(
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if by_pointer else []),
-        *([KernelParam("pitch_d", "pitch", "d")] if store.direct else []),
+        *([KernelParam("pitch_d", "pitch", "d", "u64")] if store.direct else []),
         *(
             KernelParam(dimension, "scalar", dimension)
             for dimension in ("m", "n", "k")

@@ -67,12 +67,15 @@ def param_values(
     return values
 
 
+NUMBERS = {"pointer": ctypes.c_void_p, "scalar": ctypes.c_uint32, "pitch": ctypes.c_uint64}
+
+
 def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
     """The address of a parameter's value, and the object that keeps it there."""
     if isinstance(value, TensorMapArgs):
         tensor_map = encode(value)
         return tensor_map.address, tensor_map
-    number = ctypes.c_void_p(value) if kind == "pointer" else ctypes.c_uint32(value)
+    number = NUMBERS[kind](value)
     return ctypes.addressof(number), number
 
 

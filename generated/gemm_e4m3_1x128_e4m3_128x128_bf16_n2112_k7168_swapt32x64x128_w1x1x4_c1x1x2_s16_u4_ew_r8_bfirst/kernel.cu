@@ -353,7 +353,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, const float
 }
 
 // ---- Epilogue: totals to bf16, from registers to D -------------------------------------------
-DEVICE void store_columns(const TileScheduler& tile, uint16_t* d, uint32_t pitch, Problem problem,
+DEVICE void store_columns(const TileScheduler& tile, uint16_t* d, uint64_t pitch, Problem problem,
                           uint32_t row, uint32_t column, uint32_t two_columns) {
   if (row >= problem.m || column >= problem.n) return;
   const uint64_t rows = row;  // of D before this one
@@ -362,7 +362,7 @@ DEVICE void store_columns(const TileScheduler& tile, uint16_t* d, uint32_t pitch
 // Four totals of a thread, of 8 rows by 16 columns of a warp: transposed, two columns of row
 // lane / 4, and two that are 8 further.
 DEVICE void store_fragment(const float (&totals)[4], const TileScheduler& tile, uint16_t* d,
-                           uint32_t pitch, Problem problem, uint32_t row, uint32_t column,
+                           uint64_t pitch, Problem problem, uint32_t row, uint32_t column,
                            uint32_t lane) {
   const uint32_t left = transpose(pack(totals[0], totals[1]));
   const uint32_t right = transpose(pack(totals[2], totals[3]));
@@ -414,7 +414,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u
     const __grid_constant__ TensorMap tensor_map_scale_a,
     const float* __restrict__ scale_b,
     uint16_t* d,
-    uint32_t pitch_d,
+    uint64_t pitch_d,
     uint32_t m) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Ring ring{uint32_t(__cvta_generic_to_shared(shared))};
