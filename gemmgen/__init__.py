@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from gemmgen.counters import stats
 from gemmgen.errors import (
     ArtifactError,
     CompileError,
@@ -20,6 +21,7 @@ from gemmgen.errors import (
     OutputError,
     PatchError,
     SpecError,
+    StrictError,
     TensorError,
     ToolchainError,
     TuneError,
@@ -29,6 +31,7 @@ from gemmgen.plan import KernelPlan
 
 # Not lazily: the module of the same name, loaded later, would be bound over the function.
 from gemmgen.render import render
+from gemmgen.sealing import seal, unseal
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ __all__ = [
     "OutputError",
     "PatchError",
     "SpecError",
+    "StrictError",
     "TensorError",
     "ToolchainError",
     "TuneError",
@@ -68,6 +72,9 @@ __all__ = [
     "numerics",
     "render",
     "sass_patch",
+    "seal",
+    "stats",
+    "unseal",
 ]
 
 _HOMES = {

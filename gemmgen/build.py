@@ -15,10 +15,12 @@ from pathlib import Path
 from gemmgen import artifact, sass_patch
 from gemmgen.artifact import Artifact, Buildable
 from gemmgen.cache import Cache, cache_key, default_root
+from gemmgen.counters import count
 from gemmgen.errors import ArtifactError, CompileError, GemmgenError, SpecError
 from gemmgen.passes import lower
 from gemmgen.plan import KernelPlan
 from gemmgen.render import render
+from gemmgen.sealing import refuse_if_sealed
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
 from gemmgen.toolchain import CompileResult, Flaw, Toolchain, compile_cuda, find_toolchain
@@ -92,10 +94,19 @@ def build_text(plan: Buildable, source: str, *, out: str | Path | None = None) -
 
     def make() -> dict[str, bytes]:
         nonlocal compiled
+        refuse_if_sealed(
+            "a kernel would have to be compiled",
+            where=plan.name,
+            fix="build it before sealing: gemmgen warmup, gemmgen build, or a bundle",
+        )
         compiled = True
         return _make(plan, source, toolchain, key)
 
     built = cache.find(key) or cache.build_once(key, make)
+    count("builds" if compiled else "cache_hits")
+    if isinstance(plan, KernelPlan):
+        # The key vouches for the plan, and to read it takes longer than the rest of a hit.
+        built.__dict__.setdefault("plan", plan)
     if out is not None:
         built = _place(built, Path(out))
     return Build(built, not compiled, time.perf_counter() - start)

@@ -7,6 +7,7 @@ that the others do not wait for it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ SpecFile = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="One spec, o
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 with a message, 2 for wrong usage, 130 when interrupted."""
     warnings.showwarning = _show_warning
+    os.environ.pop("GEMMGEN_STRICT", None)  # it is about what happens behind calls: a verb is asked
     try:
         app(arguments)
     except GemmgenError as error:

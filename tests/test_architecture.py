@@ -24,15 +24,17 @@ ROOMS: dict[str, set[str]] = {
     "plan": {"target"},
     "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
     "render": {"errors", "version", "plan", *AXES},
+    "counters": set(),
+    "sealing": {"errors"},
     "toolchain": {"errors"},
     "sass_patch": {"errors"},
     "artifact": {"errors", "plan"},
     "cache": {"errors", "plan", "artifact"},
     "build": {
         *("errors", "spec", "plan", "passes", "render", "toolchain", "sass_patch"),
-        *("artifact", "cache", "target"),
+        *("artifact", "cache", "counters", "sealing", "target"),
     },
-    "runtime": {"errors", "plan", "artifact", *AXES},
+    "runtime": {"errors", "plan", "artifact", "counters", *AXES},
     "quantise": {
         *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
     },
@@ -60,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
         *("cli_json", "cli_sass", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
-    "__init__": {"errors", "version", "plan", "render"},
+    "__init__": {"errors", "version", "plan", "render", "counters", "sealing"},
 }
 
 # Packages of others, and the rooms that may import them.
