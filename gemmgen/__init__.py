@@ -35,10 +35,11 @@ from gemmgen.sealing import seal, unseal
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
-    from gemmgen import numerics, sass_patch
+    from gemmgen import numerics, ops, sass_patch
     from gemmgen.artifact import Artifact
     from gemmgen.build import build_kernel
     from gemmgen.passes import lower
+    from gemmgen.plan_sets import PlanSet, plan_set
     from gemmgen.runtime import load_kernel
     from gemmgen.runtime.kernel import GemmKernel
     from gemmgen.spec import GemmSpec
@@ -58,6 +59,7 @@ __all__ = [
     "LaunchError",
     "OutputError",
     "PatchError",
+    "PlanSet",
     "SpecError",
     "StrictError",
     "TensorError",
@@ -70,6 +72,8 @@ __all__ = [
     "load_specs",
     "lower",
     "numerics",
+    "ops",
+    "plan_set",
     "render",
     "sass_patch",
     "seal",
@@ -81,12 +85,14 @@ _HOMES = {
     "Artifact": "gemmgen.artifact",
     "GemmKernel": "gemmgen.runtime.kernel",
     "GemmSpec": "gemmgen.spec",
+    "PlanSet": "gemmgen.plan_sets",
     "build_kernel": "gemmgen.build",
     "load_kernel": "gemmgen.runtime",
     "load_specs": "gemmgen.spec_file",
     "lower": "gemmgen.passes",
+    "plan_set": "gemmgen.plan_sets",
 }
-_MODULES = ("numerics", "sass_patch")
+_MODULES = ("numerics", "ops", "sass_patch")
 
 if not TYPE_CHECKING:  # a type checker reads the imports above instead
 

@@ -59,7 +59,16 @@ def build_kernels(
     A kernel that fails keeps no other from being built; its outcome is its error. `progress` is
     called after each. Raises SpecError when two different kernels have one name.
     """
-    plans = [_lowered(spec, target) for spec in specs]
+    return build_plans([_lowered(spec, target) for spec in specs], out=out, progress=progress)
+
+
+def build_plans(
+    plans: Sequence[KernelPlan | GemmgenError],
+    *,
+    out: str | Path | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Build | GemmgenError]:
+    """As `build_kernels`, of plans; what is an error stays one."""
     _refuse_equal_names(plans)
     if len(plans) == 1:
         return [_outcome(plans[0], out)]

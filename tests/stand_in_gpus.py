@@ -22,6 +22,10 @@ class OnGpu(torch.Tensor):
     def get_device(self) -> int:
         return self.gpu
 
+    def new_empty(self, shape, dtype: torch.dtype) -> torch.Tensor:
+        (out,) = on_gpu({"out": torch.empty(shape, dtype=dtype)}, self.gpu)
+        return out
+
 
 def on_gpu(tensors, gpu: int = 0):
     pretending = [tensor.as_subclass(OnGpu) for tensor in tensors.values()]

@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "spec": {"errors", *AXES},
     "plan": {"target"},
     "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
+    "plan_sets": {"errors", "spec", "plan", "passes", *AXES},
     "render": {"errors", "version", "plan", *AXES},
     "counters": set(),
     "sealing": {"errors"},
@@ -39,6 +40,10 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
     },
     "numerics": {"errors", "quantise", *AXES},
+    "ops": {
+        *("errors", "spec", "plan", "plan_sets", "build", "counters", "sealing"),
+        *("runtime", "numerics", *AXES),
+    },
     "measure": {"errors", "artifact", "numerics", "runtime"},
     "tune": {"errors", "sass_patch", "measure"},
     "tables": {"plan"},
@@ -67,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "measure"},
+    "torch": {"runtime", "quantise", "numerics", "ops", "measure"},
     "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},

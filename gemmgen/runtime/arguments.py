@@ -36,12 +36,17 @@ class Rule:
         return cls(argument.name, dtype, argument.shape, layout, argument.written)
 
 
-def identity(tensors: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+def identity(tensors: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
     """Tensors of one identity are the same to a kernel: addresses tell devices apart, too.
 
     Raises AttributeError for what is no tensor, RuntimeError for one that does not lie in memory.
     """
-    return tuple([(t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_neg()) for t in tensors])
+    return tuple(
+        [
+            None if t is None else (t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_neg())
+            for t in tensors
+        ]
+    )
 
 
 class Arguments:

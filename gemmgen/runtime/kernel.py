@@ -61,16 +61,23 @@ class GemmKernel:
         number of tensors is wrong. Every tensor is checked before the launch; none is converted.
         Nothing is launched when D is empty.
         """
+        self.launch_for(tensors, num_sms)()
+
+    def launch_for(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
+        """What a call launches, from the last calls where it can be; the caller keeps the tensors.
+
+        Raises what a call raises.
+        """
         try:
             launch = self._launches.get((num_sms, identity(tensors)))
-        except (AttributeError, RuntimeError):  # no tensor, or none in memory: `bind` says so
+        except (AttributeError, RuntimeError):  # no tensor, or none in memory: `_prepare` says so
             launch = None
         if launch is None:
-            launch = self.prepare(tensors, num_sms)
+            launch = self._prepare(tensors, num_sms)
             if len(self._launches) >= REMEMBERED_CALLS:
                 self._launches.clear()
             self._launches[num_sms, identity(tensors)] = launch
-        launch()
+        return launch
 
     def bind(self, *tensors: torch.Tensor, num_sms: int | None = None) -> Launch:
         """All that a call does before its launch, done once: calling the result only launches.
@@ -78,12 +85,11 @@ class GemmKernel:
         It holds on to the tensors; what is in them may change between launches. Raises what a
         call raises.
         """
-        launch = self.prepare(tensors, num_sms)
+        launch = self._prepare(tensors, num_sms)
         launch.tensors = tensors
         return launch
 
-    def prepare(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
-        """As `bind`, but it is the caller who sees to it that the tensors live."""
+    def _prepare(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
         views = self._arguments.views(tensors)
         index = common_device(self._arguments.rules, tensors)
         sizes = self._arguments.check(views)

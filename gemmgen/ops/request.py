@@ -1,0 +1,142 @@
+"""What the tensors of a call ask for: element types, scale granularities, sizes.
+
+Reads types and shapes alone, so tensors of the meta device do as well. Knows nothing of kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gemmgen.dtypes import DTYPES
+from gemmgen.errors import TensorError
+from gemmgen.grouping import GROUPINGS
+from gemmgen.plan_sets import expected_rows, m_bucket
+from gemmgen.scaling import COMMON_BLOCKS, NAMED, parse_granularity
+from gemmgen.spec import GemmSpec
+
+DTYPE_NAMES = {getattr(torch, row.torch): row.name for row in DTYPES.values()}
+GRANULARITIES = tuple(map(parse_granularity, (*COMMON_BLOCKS, "row", "tensor")))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides on the kernel of a call; the same for all calls that share one."""
+
+    grouping: str
+    groups: int
+    a: tuple[str, str]  # element type, scale granularity
+    b: tuple[str, str]
+    d: str
+    n: int
+    k: int
+    accumulate: bool
+    bucket: int  # of the rows (of a group) that are expected
+
+    def spec(self) -> GemmSpec:
+        """Any M; N and K compiled in."""
+        return GemmSpec(
+            a={"dtype": self.a[0], "scale": self.a[1]},
+            b={"dtype": self.b[0], "scale": self.b[1]},
+            d={"dtype": self.d},
+            n=self.n,
+            k=self.k,
+            grouping=self.grouping,
+            groups=self.groups,
+            accumulate=self.accumulate,
+        )
+
+
+def read_request(
+    grouping: str,
+    a: torch.Tensor,
+    scale_a: torch.Tensor | None,
+    b: torch.Tensor,
+    scale_b: torch.Tensor | None,
+    out_dtype: torch.dtype,
+    rows: int | None,
+    accumulate: bool,
+) -> Request:
+    """The request of a call; `rows` are those expected of a group, None: all of A's.
+
+    Raises TensorError for tensors that no kernel takes.
+    """
+    grouped = GROUPINGS[grouping].grouped
+    for name, tensor in (("a", a), ("b", b)):
+        if not isinstance(tensor, torch.Tensor):
+            got = type(tensor).__name__
+            raise TensorError(f"{name} is no tensor", where=name, expected="a tensor", got=got)
+        axes = ("[G, rows, K]", 3) if name in grouped else ("[rows, K]", 2)
+        if tensor.ndim != axes[1]:
+            raise TensorError(
+                f"{name} has the wrong number of axes",
+                where=name,
+                expected=f"{axes[1]}: {axes[0]}",
+                got=f"{tensor.ndim}: {list(tensor.shape)}",
+            )
+    groups = b.shape[0] if "b" in grouped else 1
+    m, k = a.shape[-2:]
+    if b.shape[-1] != k or ("a" in grouped and a.shape[0] != groups):
+        raise TensorError(
+            "a and b do not fit together",
+            where="b",
+            expected=f"{[groups, b.shape[-2], k] if 'b' in grouped else [b.shape[-2], k]}: "
+            "[(groups,) N, K] with the K of a",
+            got=f"{list(b.shape)}; a is {list(a.shape)}",
+        )
+    return Request(
+        grouping,
+        groups,
+        (_dtype("a", a.dtype), _granularity("scale_a", a, scale_a)),
+        (_dtype("b", b.dtype), _granularity("scale_b", b, scale_b)),
+        _dtype("out", out_dtype),
+        b.shape[-2],
+        k,
+        accumulate,
+        m_bucket(max(rows, 1) if rows is not None else expected_rows(grouping, m, groups)),
+    )
+
+
+def _dtype(name: str, dtype: torch.dtype) -> str:
+    if dtype not in DTYPE_NAMES:
+        expected = ", ".join(DTYPES)
+        raise TensorError(
+            f"{name} has an element type without kernels", where=name, expected=expected, got=dtype
+        )
+    return DTYPE_NAMES[dtype]
+
+
+def _granularity(name: str, operand: torch.Tensor, scale: torch.Tensor | None) -> str:
+    """How many elements share a scale, from how many scales there are."""
+    if scale is None:
+        return NAMED["none"].name
+    if not isinstance(scale, torch.Tensor):
+        got = type(scale).__name__
+        raise TensorError(f"{name} is no tensor", where=name, expected="a tensor", got=got)
+    *leading, rows, k = operand.shape
+    shapes: dict[str, list[int]] = {}
+    for block in GRANULARITIES:
+        blocks = [-(-rows // (block.mn or max(rows, 1))), -(-k // (block.k or max(k, 1)))]
+        shape = shapes[block.name] = [*leading, *blocks]
+        # Last axes of one scale may be left out: [rows] for `row`, [] for `tensor`.
+        given = [*scale.shape, *[1] * (len(shape) - scale.ndim)]
+        if scale.ndim >= len(leading) and given == shape:
+            return block.name
+    raise TensorError(
+        f"{name} has the shape of no scale granularity",
+        where=name,
+        expected=" or ".join(f"{shape} ({block})" for block, shape in shapes.items()),
+        got=list(scale.shape),
+    )
+
+
+def describe(op: str, tensors: dict[str, Any]) -> str:
+    """A call, for a person to recognise."""
+    given = (
+        f"{name}: {str(t.dtype).removeprefix('torch.')} {list(t.shape)}"
+        for name, t in tensors.items()
+        if isinstance(t, torch.Tensor)
+    )
+    return f"ops.{op}({', '.join(given)})"
