@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gemmgen import numerics, ops, sass_patch
     from gemmgen.artifact import Artifact
     from gemmgen.build import build_kernel
+    from gemmgen.bundle import add_bundle
     from gemmgen.passes import lower
     from gemmgen.plan_sets import PlanSet, plan_set
     from gemmgen.runtime import load_kernel
@@ -67,6 +68,7 @@ __all__ = [
     "TuneError",
     "UnsupportedError",
     "__version__",
+    "add_bundle",
     "build_kernel",
     "load_kernel",
     "load_specs",
@@ -86,6 +88,7 @@ _HOMES = {
     "GemmKernel": "gemmgen.runtime.kernel",
     "GemmSpec": "gemmgen.spec",
     "PlanSet": "gemmgen.plan_sets",
+    "add_bundle": "gemmgen.bundle",
     "build_kernel": "gemmgen.build",
     "load_kernel": "gemmgen.runtime",
     "load_specs": "gemmgen.spec_file",

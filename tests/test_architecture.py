@@ -31,9 +31,10 @@ ROOMS: dict[str, set[str]] = {
     "sass_patch": {"errors"},
     "artifact": {"errors", "plan"},
     "cache": {"errors", "plan", "artifact"},
+    "bundle": {"errors", "version", "artifact", "cache"},
     "build": {
         *("errors", "spec", "plan", "passes", "render", "toolchain", "sass_patch"),
-        *("artifact", "cache", "counters", "sealing", "target"),
+        *("artifact", "cache", "bundle", "counters", "sealing", "target"),
     },
     "runtime": {"errors", "plan", "artifact", "counters", *AXES},
     "quantise": {
@@ -62,9 +63,14 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
         *("tune", "tune_tables", "cli_json"),
     },
+    "cli_progress": set(),
+    "cli_serving": {
+        *("errors", "spec", "plan", "passes", "plan_sets", "build", "target"),
+        *("cli_json", "cli_progress"),
+    },
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_sass", "cli_toolchain", "cli_tune"),
+        *("cli_json", "cli_progress", "cli_sass", "cli_serving", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render", "counters", "sealing"},
@@ -82,8 +88,8 @@ GUESTS = {
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
     "filelock": {"cache", "toolchain"},
     "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_json", "cli_sass", "cli_toolchain", "cli_tune"},
-    "rich": {"cli", "cli_tune", "tables", "inspection_tables", "tune_tables"},
+    "typer": {"cli", "cli_json", "cli_sass", "cli_serving", "cli_toolchain", "cli_tune"},
+    "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "tune_tables"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},

@@ -1,0 +1,21 @@
+"""The bar that moves while kernels are built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(kernels: int, what: str) -> Iterator[Callable[[], None]]:
+    """A bar on stderr for several kernels on a terminal, else nothing; gives what moves it on."""
+    if kernels < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=kernels)
+        yield lambda: bar.advance(task)
