@@ -117,6 +117,7 @@ app.command()(cli_sass.patch)
 app.command()(cli_tune.tune)
 app.command()(cli_serving.warmup)
 app.command()(cli_serving.bundle)
+app.command()(cli_serving.export)
 app.add_typer(cli_toolchain.app, name="toolchain")
 
 

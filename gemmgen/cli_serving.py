@@ -1,4 +1,4 @@
-"""`gemmgen warmup` and `gemmgen bundle`: kernels built before anybody waits for them."""
+"""`gemmgen warmup`, `bundle` and `export`: kernels built before anybody waits for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import progress_bar
-from gemmgen.errors import GemmgenError
+from gemmgen.errors import GemmgenError, UnsupportedError
 
 if TYPE_CHECKING:
     from gemmgen.build import Build
@@ -82,6 +82,42 @@ def bundle(
     typer.echo(f"{out}: {len(built)} kernels, {out.stat().st_size:,} bytes")
     for build in built:
         typer.echo(f"  {build.artifact.name}")
+
+
+def export(
+    spec: SpecFile,
+    c: Annotated[bool, typer.Option("--c", help="A library for C programs.")] = False,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder; it names the library.")
+    ] = Path("gemmgen_kernels"),
+    m: OptionalRange = None,
+    sms: Sms = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write built kernels as a C library: header, source, CMake file, example. Needs no GPU."""
+    from gemmgen.build import build_plans
+    from gemmgen.export import write_library
+
+    if not c:
+        raise UnsupportedError(
+            "kernels are exported to C only", where="gemmgen export", expected="--c"
+        )
+    plans = _plans(spec, m, sms)
+    with progress_bar(len(plans), "building") as advance:
+        outcomes = build_plans(plans, progress=advance)
+    built = []
+    for outcome in outcomes:
+        if isinstance(outcome, GemmgenError):
+            raise outcome
+        built.append(outcome.artifact)
+    paths = write_library(built, out)
+    if as_json:
+        names = [kernel.name for kernel in built]
+        print_json({"folder": str(out), "files": [str(path) for path in paths], "kernels": names})
+        return
+    typer.echo(f"{out}: {len(built)} kernels")
+    for path in paths:
+        typer.echo(f"  {path.name}")
 
 
 def _plans(path: Path, m: str | None, sms: int | None) -> Sequence[KernelPlan]:

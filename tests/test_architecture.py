@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "spec", "plan", "passes", "render", "toolchain", "sass_patch"),
         *("artifact", "cache", "bundle", "counters", "sealing", "target"),
     },
+    "export": {"errors", "plan", "render", "artifact", *AXES},
     "runtime": {"errors", "plan", "artifact", "counters", *AXES},
     "quantise": {
         *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
@@ -65,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "cli_progress": set(),
     "cli_serving": {
-        *("errors", "spec", "plan", "passes", "plan_sets", "build", "target"),
+        *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "target"),
         *("cli_json", "cli_progress"),
     },
     "cli": {
