@@ -150,6 +150,7 @@ def load_function(cubin: bytes, name: str, shared_bytes: int) -> Function:
     It is never unloaded, since a captured CUDA graph may hold it. cuModuleGetFunction puts the code
     there, also under lazy loading (CUDA programming guide, "Lazy Loading").
     """
+    attribute = cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     with _captures_unharmed():
         module = _checked(
             cuda.cuModuleLoadData(cubin),
@@ -157,15 +158,16 @@ def load_function(cubin: bytes, name: str, shared_bytes: int) -> Function:
             where=name,
             fix="a kernel is built for sm_90a; build it again if its file was changed",
         )
-    function = _checked(
-        cuda.cuModuleGetFunction(module, name.encode()), "the cubin lacks its kernel", where=name
-    )
-    attribute = cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _checked(
-        cuda.cuFuncSetAttribute(function, attribute, shared_bytes),
-        f"the GPU does not give {shared_bytes} bytes of shared memory",
-        where=name,
-    )
+        function = _checked(
+            cuda.cuModuleGetFunction(module, name.encode()),
+            "the cubin lacks its kernel",
+            where=name,
+        )
+        _checked(
+            cuda.cuFuncSetAttribute(function, attribute, shared_bytes),
+            f"the GPU does not give {shared_bytes} bytes of shared memory",
+            where=name,
+        )
     return int(function)
 
 
