@@ -21,7 +21,7 @@ from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import KernelParam, KernelPlan, TensorArgument
 from gemmgen.render import render_template
 
-DIMENSIONS = ("m", "n", "k", "g")
+DIMENSIONS = ("m", "n", "k", "g", "1")
 EXAMPLE_SIZES = (70, 256, 384)  # of a dimension that is not compiled in
 LARGEST_EXAMPLE = 2**28  # multiply-adds that the host does to check one
 BYTES_A_LINE = 20
@@ -159,7 +159,7 @@ def _described(argument: TensorArgument) -> Argument:
 
 def _sizes(plan: KernelPlan) -> str:
     problem = plan.problem
-    known = {"m": problem.m, "n": problem.n, "k": problem.k, "g": problem.groups}
+    known = {"m": problem.m, "n": problem.n, "k": problem.k, "g": problem.groups, "1": 1}
     places = {
         extent.dimension: (number, axis)
         for number, argument in reversed(list(enumerate(plan.arguments)))
@@ -175,7 +175,7 @@ def _sizes(plan: KernelPlan) -> str:
 
 
 def _argument_row(argument: TensorArgument) -> str:
-    dimensions = ", ".join(extent.dimension.upper() for extent in argument.shape)
+    dimensions = ", ".join(_dimension(extent.dimension) for extent in argument.shape)
     blocks = ", ".join(str(extent.block) for extent in argument.shape)
     element = DTYPES.get(argument.dtype, INDEX)
     return (
@@ -185,10 +185,14 @@ def _argument_row(argument: TensorArgument) -> str:
     )
 
 
+def _dimension(name: str) -> str:
+    return "ONE" if name == "1" else name.upper()
+
+
 def _param_row(plan: KernelPlan, param: KernelParam) -> str:
     names = [argument.name for argument in plan.arguments]
     if param.kind == "scalar":
-        return f"{{.kind = SCALAR, .dimension = {param.source.upper()}}}"
+        return f"{{.kind = SCALAR, .dimension = {_dimension(param.source)}}}"
     argument = f".argument = {names.index(param.source)}"
     if param.kind == "pointer":
         return f"{{.kind = POINTER, {argument}}}"

@@ -29,6 +29,7 @@ class Grouping:
     # Tiles can hold rows that are not of their group: such rows are left out when D is written.
     clipped: bool = False
     any_row: bool = False  # of A: where a tile may start
+    sliced: bool = False  # a group is a slice of K, not of A's rows
 
     def row_tiles(self, tiles: int, groups: int) -> int:
         """Most tiles along M in all groups, from the `tiles` that cover m rows."""
@@ -36,6 +37,8 @@ class Grouping:
             return tiles * groups
         return tiles + groups - 1 if self.any_row and tiles else tiles
 
+
+K_SLICE = 128  # elements of K: slices are multiples, so that they start with a scale block
 
 _OPERANDS = frozenset({"a", "scale_a", "b", "scale_b", "d"})
 _WEIGHTS = frozenset({"b", "scale_b"})

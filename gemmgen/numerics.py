@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from gemmgen.dtypes import DTYPES, DType
 from gemmgen.errors import SpecError, TensorError
+from gemmgen.grouping import K_SLICE
 from gemmgen.scaling import ScaleGranularity, m_major_pitch, parse_granularity
 
 if TYPE_CHECKING:
@@ -186,42 +187,59 @@ def is_m_major(scale: torch.Tensor) -> bool:
 
 
 def reference(
-    a8: torch.Tensor,
-    scale_a: torch.Tensor,
-    b8: torch.Tensor,
-    scale_b: torch.Tensor,
+    a: torch.Tensor,
+    scale_a: torch.Tensor | None,
+    b: torch.Tensor,
+    scale_b: torch.Tensor | None,
     granularity_a: str = "1x128",
     granularity_b: str = "128x128",
 ) -> torch.Tensor:
-    """D[m, n] = sum over k of A[m, k] B[n, k], dequantised, in float64."""
-    a = dequantize(a8, scale_a, granularity_a)
-    b = dequantize(b8, scale_b, granularity_b)
-    return a @ b.mT
+    """D[m, n] = sum over k of A[m, k] B[n, k], dequantised, in float64.
+
+    A granularity of `none` goes with no scales.
+    """
+    return _values(a, scale_a, granularity_a) @ _values(b, scale_b, granularity_b).mT
+
+
+def _values(x: torch.Tensor, scale: torch.Tensor | None, granularity: str) -> torch.Tensor:
+    """An operand in float64."""
+    if granularity == "none" and scale is None:
+        return x.double()
+    if scale is None or granularity == "none":
+        expected = "scales and their granularity, or neither"
+        raise SpecError("half of a scaled operand", expected=expected, got=granularity)
+    return dequantize(x, scale, granularity)
 
 
 def grouped_reference(
     grouping: str,
-    a8: torch.Tensor,
-    scale_a: torch.Tensor,
-    b8: torch.Tensor,
-    scale_b: torch.Tensor,
+    a: torch.Tensor,
+    scale_a: torch.Tensor | None,
+    b: torch.Tensor,
+    scale_b: torch.Tensor | None,
     index: torch.Tensor | None = None,
+    granularity_a: str = "1x128",
+    granularity_b: str = "128x128",
 ) -> torch.Tensor:
     """D of every group, in float64; NaN in rows that the groups leave out.
 
-    b8 is [G, N, K], and so are the scales. `contiguous`: a8 [M, K], `index` the group of each row;
-    `contiguous_ends`: the row after the last of each group; `masked`: a8 [G, M, K], `index` the
-    rows of each group; `batched`: a8 [G, M, K]. Rows that an index names but A lacks do not count.
+    b is [G, N, K], and so are the scales. `contiguous`: a [M, K], `index` the group of each row;
+    `contiguous_ends`: the row after the last of each group; `masked`: a [G, M, K], `index` the
+    rows of each group; `batched`: a [G, M, K]. Rows that an index names but A lacks do not count.
+    `k_grouped`: a [M, K], b [N, K], `index` the elements of K that each group sums, in order.
     Raises SpecError for another grouping.
     """
-    groups, n, _ = b8.shape
-    rows = a8.shape[-2]
-    d = torch.full((*a8.shape[:-1], n), torch.nan, dtype=torch.float64, device=a8.device)
+    x, y = _values(a, scale_a, granularity_a), _values(b, scale_b, granularity_b)
+    if grouping == "k_grouped" and index is not None:
+        return _sliced_reference(x, y, index)
+    groups, n, _ = b.shape
+    rows = a.shape[-2]
+    d = torch.full((*a.shape[:-1], n), torch.nan, dtype=torch.float64, device=a.device)
     numbers = None if index is None else index.cpu()
     start = 0
     for g in range(groups):
         if grouping == "contiguous" and numbers is not None:
-            mine: slice | torch.Tensor = (numbers == g).nonzero().flatten().to(a8.device)
+            mine: slice | torch.Tensor = (numbers == g).nonzero().flatten().to(a.device)
         elif grouping == "contiguous_ends" and numbers is not None:
             end = max(start, min(int(numbers[g]), rows))
             mine, start = slice(start, end), end
@@ -230,12 +248,21 @@ def grouped_reference(
         elif grouping == "batched":
             mine = slice(0, rows)
         else:
-            expected = "contiguous, contiguous_ends or masked with an index, or batched"
+            expected = "k_grouped, contiguous, contiguous_ends or masked with an index, or batched"
             raise SpecError("not a grouping", where="grouping", expected=expected, got=grouping)
-        a, scale, out = (a8, scale_a, d) if a8.ndim == 2 else (a8[g], scale_a[g], d[g])
-        # torch indexes FP8 tensors as bytes only.
-        elements = a.view(torch.uint8)[mine].view(a.dtype)
-        out[mine] = reference(elements, scale[mine], b8[g], scale_b[g])
+        of_group, out = (x, d) if x.ndim == 2 else (x[g], d[g])
+        out[mine] = of_group[mine] @ y[g].mT
+    return d
+
+
+def _sliced_reference(x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """[G, M, N]: a slice that is empty sums to zero; wrong sizes end where K does."""
+    d = x.new_zeros(len(index), len(x), len(y))
+    start, k = 0, x.shape[1]
+    for g, size in enumerate(index.tolist()):
+        end = min(start + max(size, 0) // K_SLICE * K_SLICE, k)
+        d[g] = x[:, start:end] @ y[:, start:end].mT
+        start = end
     return d
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from dataclasses import dataclass
-from typing import Any
 
+from gemmgen.plan_params import Extent as Extent
+from gemmgen.plan_params import KernelParam as KernelParam
+from gemmgen.plan_params import TensorArgument as TensorArgument
+from gemmgen.plan_record import from_record
 from gemmgen.target import Swizzle
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Problem:
     d: str
     scale_a: str  # scale granularities
     scale_b: str
+    layout: str  # nt, nn, tn or tt, as in the BLAS
     reason: str
 
 
@@ -100,6 +103,7 @@ class Mma:
     waves_n: int  # and along N
     a_type: str  # PTX types
     b_type: str
+    majors: str  # the last immediate operands: which of A and B are MN-major; FP8 has none
     reason: str
 
     @property
@@ -130,14 +134,26 @@ class Mma:
 
 @dataclass(frozen=True)
 class Operand:
-    """One operand in shared memory: a [rows x tile.k] box a stage, K-major, swizzled."""
+    """One operand in shared memory: boxes of rows that fill one swizzle span, a stage.
+
+    K-major, one box of [rows, tile.k]; MN-major, boxes of [tile.k, 64] beside each other.
+    """
 
     name: str
     rows: int  # of the tile
-    stage_bytes: int
+    major: str  # k | mn: the axis that is contiguous
+    box: tuple[int, int]  # elements that one TMA copy brings, contiguous axis first
+    boxes: int  # a stage
+    box_bytes: int
+    leading_bytes: int  # of the matrix descriptor: MN-major, from one box to the next
+    mma_bytes: int  # from one wgmma's K to the next
     swizzle: Swizzle
     l2_hint: str  # evict_normal | evict_first | evict_last
     reason: str
+
+    @property
+    def stage_bytes(self) -> int:
+        return self.boxes * self.box_bytes
 
     @property
     def hinted(self) -> bool:
@@ -150,14 +166,30 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """How the scales of one operand reach the sums.
+
+    stage: one a row and K block, by TMA with the stage. ahead: one a block of rows, by load, one
+    interval ahead. after: the same along K, once, after the last K tile. none: there are none.
+    """
+
+    way: str
+    block_mn: int  # rows of the operand that share one; 0: all
+    block_k: int  # elements of K that share one; 0: all
+    rows: int  # stage: FP32 scales of one interval
+    bytes: int  # and the shared memory that they take
+
+
+@dataclass(frozen=True)
 class Promotion:
     """How the tensor core's partial sums become FP32 totals."""
 
-    interval_k: int  # K elements whose partial sums stay in the tensor core's accumulators
-    scale_a_rows: int  # FP32 scales of A, one a row, that come by TMA with the stage
-    scale_a_stage_bytes: int
-    scale_b_block_n: int  # columns of B that share one scale
-    scale_b_blocks: int  # most scale blocks that the columns of one warpgroup touch
+    interval_k: int | None  # K elements whose sums the tensor core keeps; None: all
+    parts: int  # intervals of one K tile
+    k_tiles: int  # K tiles of one interval; 0: all
+    scales_a: Scales
+    scales_b: Scales
+    scale_b_blocks: int  # ahead: most scale blocks that the columns of one warpgroup touch
     # Every count of a warpgroup's columns that can lie in the first of their scale blocks.
     first_block_columns: tuple[int, ...]
     reason: str
@@ -166,6 +198,16 @@ class Promotion:
     def straddles(self) -> bool:
         """Tiles meet the scale blocks of B in more than one way."""
         return len(self.first_block_columns) > 1
+
+    @property
+    def kept(self) -> bool:
+        """Sums stay in the tensor core's accumulators beyond one K tile."""
+        return self.k_tiles != 1
+
+    @property
+    def stage_bytes(self) -> int:
+        """Of scales, that TMA delivers with a stage."""
+        return 4 * self.parts * (self.scales_a.rows + self.scales_b.rows)
 
 
 @dataclass(frozen=True)
@@ -238,45 +280,6 @@ class Scheduler:
 
 
 @dataclass(frozen=True)
-class Extent:
-    """One extent of a tensor: ceil(dimension / block)."""
-
-    dimension: str  # m | n | k | g, the groups
-    block: int = 1
-
-    def __str__(self) -> str:
-        return self.dimension if self.block == 1 else f"ceil({self.dimension}/{self.block})"
-
-
-@dataclass(frozen=True)
-class TensorArgument:
-    """One tensor that the caller passes, in call order."""
-
-    name: str
-    dtype: str
-    shape: tuple[Extent, ...]
-    # row_major: last axis contiguous, pitches of rows and groups that are multiples of 16 bytes
-    # m_major:   axis m contiguous, K blocks at a stride of align(m, 4) elements
-    # contiguous: as torch.Tensor.is_contiguous; packed: that, from a multiple of 16 bytes on
-    layout: str
-    written: bool  # the kernel's output
-
-
-@dataclass(frozen=True)
-class KernelParam:
-    """One parameter of the CUDA kernel, in signature order."""
-
-    name: str
-    kind: str  # tensor_map | pointer | scalar
-    source: str  # tensor_map, pointer: name of the tensor argument; scalar: the dimension
-    dtype: str = "u32"  # tensor_map, pointer: of the tensor
-    box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
-    swizzle: Swizzle = Swizzle.NONE  # tensor_map
-    l2_promotion: int = 0  # tensor_map: bytes, 0 for none
-    written: bool = False  # pointer
-
-
-@dataclass(frozen=True)
 class Launch:
     """The geometry of a launch: persistent, as many whole clusters as run at once."""
 
@@ -331,20 +334,6 @@ class KernelPlan:
         if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA_VERSION:
             raise ValueError(f"not a kernel plan of schema version {SCHEMA_VERSION}")
         try:
-            return _from_record(cls, record)  # type: ignore[no-any-return]
+            return from_record(cls, record)  # type: ignore[no-any-return]
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a kernel plan: {error!r}") from None
-
-
-def _from_record(kind: Any, value: Any) -> Any:
-    """Rebuild `kind` from what `json.loads` gave; the inverse of `dataclasses.asdict`."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise ValueError(f"not a {getattr(kind, '__name__', kind)}: {value!r}")
-        return kind(**{name: _from_record(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
-    if kind is Swizzle:
-        return Swizzle[value]
-    if getattr(kind, "__origin__", None) is tuple:
-        return tuple(_from_record(kind.__args__[0], part) for part in value)
-    return value

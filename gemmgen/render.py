@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gemmgen.errors import SpecError
-from gemmgen.grouping import GROUPINGS, Grouping
+from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import KernelParam, KernelPlan
+from gemmgen.spelling import Spelling
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ def render(plan: KernelPlan) -> str:
     Raises SpecError when the name is one that the kernel's own text uses.
     """
     grouping = GROUPINGS[plan.scheduler.grouping]
-    text = render_template(
-        "kernel.cu.jinja", plan=plan, grouping=grouping, loads=_tma_loads(plan, grouping)
-    )
+    spelling = Spelling(plan, grouping)
+    text = render_template("kernel.cu.jinja", plan=plan, grouping=grouping, spelling=spelling)
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
         raise SpecError(
@@ -81,51 +80,6 @@ def _spell(value: object) -> object:
     raise TypeError(
         f"a template printed {value!r} ({type(value).__name__}): "
         "give the plan a field that holds the C++ spelling as text"
-    )
-
-
-@dataclass(frozen=True)
-class TmaLoad:
-    """The spelling of one form of `cp.async.bulk.tensor` into shared memory."""
-
-    function: str
-    rank: int  # of the tensor map
-    parameters: str  # after smem, map and barrier
-    modifiers: str
-    coordinates: str
-    operands: str
-    inputs: str  # after smem and the map
-
-    @property
-    def indent(self) -> str:
-        return " " * len(f"DEVICE void {self.function}(")
-
-
-def _tma_loads(plan: KernelPlan, grouping: Grouping) -> list[TmaLoad]:
-    """The forms that the producer of a kernel uses, each once."""
-    ranks = {name: 3 if name in grouping.grouped else 2 for name in ("a", "b")}
-    cluster = plan.cluster
-    forms = (
-        (ranks["b"], cluster.multicast_b, plan.operand_b.hinted),
-        (ranks["a"], cluster.multicast_a, plan.operand_a.hinted),
-        (ranks["a"], False, False),  # the scales of A
-    )
-    return [_tma_load(*form) for form in dict.fromkeys(forms)]
-
-
-def _tma_load(rank: int, multicast: bool, hinted: bool) -> TmaLoad:
-    extra = [("uint16_t", "h", "ctas")] * multicast + [("uint64_t", "l", "policy")] * hinted
-    values = [("uint32_t", "r", axis) for axis in "xyz"[:rank]]
-    inputs = [*values, ("uint32_t", "r", "barrier"), *extra]
-    operands = [f"[%{rank + 2}]", *(f"%{rank + 3 + i}" for i in range(len(extra)))]
-    return TmaLoad(
-        function="tma_multicast" if multicast else "tma_load",
-        rank=rank,
-        parameters=", ".join(f"{kind} {name}" for kind, _, name in (*values, *extra)),
-        modifiers=".multicast::cluster" * multicast + ".L2::cache_hint" * hinted,
-        coordinates=", ".join(f"%{2 + i}" for i in range(rank)),
-        operands=", ".join(operands),
-        inputs=", ".join(f'"{constraint}"({name})' for _, constraint, name in inputs),
     )
 
 

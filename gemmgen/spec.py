@@ -47,6 +47,7 @@ Auto = Literal["auto"]
 Dynamic = Literal["dynamic"]
 L2Hint = Literal["evict_normal", "evict_first", "evict_last"]
 Schedule = Literal["cooperative", "a_stationary", "pingpong"]
+OperandLayout = Literal["nt", "nn", "tn", "tt"]
 CodeFlaw = Literal["spills", "local_memory", "serialized_wgmma", "ignored_setmaxnreg"]
 Size = Annotated[StrictInt, Field(ge=1, le=LARGEST_EXTENT)]
 Stages = Annotated[StrictInt, Field(ge=2, le=64)]  # with one, the producer could never run ahead
@@ -81,7 +82,10 @@ class _Extents:
 
 
 class TileShape(_Extents):
-    """A CTA tile: rows and columns of D, and the K step, in elements."""
+    """A CTA tile: rows and columns of D, and the K step, in elements; k is 0 when not said."""
+
+    def __str__(self) -> str:
+        return f"{self.m}x{self.n}" + (f"x{self.k}" if self.k else "")
 
 
 class WarpgroupLayout(_Extents):
@@ -116,7 +120,7 @@ if TYPE_CHECKING:
     WarpgroupText: TypeAlias = WarpgroupLayout
     ClusterText: TypeAlias = ClusterShape
 else:
-    TileText = _text_form(TileShape, 128, "128x256x128")
+    TileText = _text_form(TileShape, 0, "128x256x128")
     WarpgroupText = _text_form(WarpgroupLayout, 1, "2x1x1")
     ClusterText = _text_form(ClusterShape, 1, "2x1")
 
@@ -163,7 +167,7 @@ class _Model(BaseModel):
 
 
 class OperandSpec(_Model):
-    """One input: A is [M, K], B is [N, K], both K-contiguous."""
+    """One input: A is [M, K], B is [N, K], both K-contiguous unless `layout` says otherwise."""
 
     dtype: DTypeName
     scale: Granularity = "none"
@@ -201,6 +205,8 @@ class GemmSpec(_Model):
     """Rows of B, columns of D; an integer is compiled in."""
     k: Size | Dynamic
     """The summed axis; an integer is compiled in."""
+    layout: OperandLayout = "nt"
+    """A [M, K] (n) or [K, M] (t), then B [K, N] (n) or [N, K] (t); FP8 takes nt alone."""
     expected_m: Size | Auto = "auto"
     """The M (rows of a group when grouped) that the planner has in mind; any M stays right."""
     grouping: GroupingName = "dense"
@@ -218,6 +224,8 @@ class GemmSpec(_Model):
     """K tiles in one pass of the K loop."""
     early_wait: StrictBool | Auto = "auto"
     """Wait for the next stage and load its scales before promotion."""
+    promotion_interval: Size | Literal["none"] | Auto = "auto"
+    """Elements of K that the tensor core sums by itself before FP32 totals take them over."""
     split_k: Size | Auto = "auto"
     """CTAs of a cluster that share one output tile."""
     swap_ab: StrictBool | Auto = "auto"

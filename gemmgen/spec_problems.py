@@ -37,20 +37,22 @@ class Problem:
         return f"{self.path or 'spec'}: {got}; {self.message}"
 
 
-def _k_bytes(spec: GemmSpec) -> Iterator[Problem]:
-    for name, operand in (("a", spec.a), ("b", spec.b)):
-        multiple = 16 // DTYPES[operand.dtype].bytes
-        if isinstance(spec.k, int) and spec.k % multiple:
-            reason = f"TMA reads rows of {name} at strides of 16 bytes"
-            yield Problem("k", f"expected a multiple of {multiple}: {reason}", spec.k)
-            return
+def _row_bytes(name: str) -> Callable[[GemmSpec], Iterator[Problem]]:
+    """TMA reads and writes rows at strides of 16 bytes, whichever axis lies along them."""
 
+    def check(spec: GemmSpec) -> Iterator[Problem]:
+        along = {
+            "a": "k" if spec.layout[0] == "n" else "m",
+            "b": "k" if spec.layout[1] == "t" else "n",
+            "d": "n",
+        }
+        axis, multiple = along[name], 16 // DTYPES[getattr(spec, name).dtype].bytes
+        size = getattr(spec, axis)
+        if isinstance(size, int) and size % multiple:
+            reason = f"TMA {'writes' if name == 'd' else 'reads'} rows of {name} at strides of"
+            yield Problem(axis, f"expected a multiple of {multiple}: {reason} 16 bytes", size)
 
-def _n_bytes(spec: GemmSpec) -> Iterator[Problem]:
-    multiple = 16 // DTYPES[spec.d.dtype].bytes
-    if isinstance(spec.n, int) and spec.n % multiple:
-        reason = "TMA writes rows of d at strides of 16 bytes"
-        yield Problem("n", f"expected a multiple of {multiple}: {reason}", spec.n)
+    return check
 
 
 def _groups(spec: GemmSpec) -> Iterator[Problem]:
@@ -80,8 +82,9 @@ def _split_cluster(spec: GemmSpec) -> Iterator[Problem]:
 
 # Each check names the keys it reads: it runs when those are valid, whatever else is wrong.
 CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Problem]]], ...] = (
-    (("a", "b", "k"), _k_bytes),
-    (("d", "n"), _n_bytes),
+    (("a", "m", "k", "layout"), _row_bytes("a")),
+    (("b", "n", "k", "layout"), _row_bytes("b")),
+    (("d", "n"), _row_bytes("d")),
     (("grouping", "groups", "k"), _groups),
     (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),
     (("split_k", "cluster"), _split_cluster),
@@ -89,13 +92,16 @@ CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Probl
 
 
 def run_checks(spec: GemmSpec, invalid: set[str]) -> list[Problem]:
-    """The contradictions of a spec, looked for among the keys that are valid by themselves."""
-    return [
-        problem
-        for keys, check in CONTRADICTIONS
-        if not invalid.intersection(keys)
-        for problem in check(spec)
-    ]
+    """The contradictions of a spec, looked for among the keys that are valid by themselves.
+
+    One a key: what mends the first may mend the others.
+    """
+    found: dict[str, Problem] = {}
+    for keys, check in CONTRADICTIONS:
+        if not invalid.intersection(keys):
+            for problem in check(spec):
+                found.setdefault(problem.path, problem)
+    return list(found.values())
 
 
 def merged_problems(

@@ -33,6 +33,10 @@ PLANS = [
     lower(spec(n=N, k=K, tile="64x64")),
     lower(spec(n="dynamic", k="dynamic", tile="128x128", cluster="2x1")),
     lower(spec(m=70, n=N, k=K, tile="64x64", cluster="1x2")),
+    lower(
+        spec(n=N, k=K, a={"dtype": "e4m3", "scale": "row"}, b={"dtype": "e4m3", "scale": "tensor"})
+    ),
+    lower(spec(n=N, k=K, a={"dtype": "bf16"}, b={"dtype": "bf16"}, layout="tn")),
     *(
         lower(spec(n=N, k=K, groups=G, grouping=row.name, tile="64x64"))
         for row in GROUPINGS.values()
@@ -97,17 +101,18 @@ def run(library: Path, plan, cases, **environment: str) -> subprocess.CompletedP
 
 
 def views_of(plan, m: int, n: int = N, k: int = K) -> list[TensorView]:
-    """Tensors without gaps in the kernel's layouts, a page apart."""
+    """Tensors in the kernel's layouts, megabytes apart."""
     sizes = {"m": plan.problem.m or m, "n": n, "k": k, "g": G}
     views, at = [], 1 << 30
     for argument in plan.arguments:
-        shape = tuple(-(-sizes[extent.dimension] // extent.block) for extent in argument.shape)
+        shape = tuple(extent.size(sizes) for extent in argument.shape)
         *leading, rows, columns = (1, *shape) if len(shape) == 1 else shape
         if argument.layout == "m_major":
             pitch = rows + -rows % 4
             strides = (*[pitch * columns for _ in leading], 1, pitch)
         else:
-            strides = (*[rows * columns for _ in leading], columns, 1)[-len(shape) :]
+            pitch = columns + -columns % 16 if argument.layout == "row_major" else columns
+            strides = (*[rows * pitch for _ in leading], pitch, 1)[-len(shape) :]
         views.append(TensorView(at, shape, strides))
         at += 1 << 24
     return views

@@ -115,7 +115,7 @@ def _prepare(
     device = _device_of(named)
     kernel = kernel_for(plan_for(request, device, num_sms), device)
     tensors = as_arguments(kernel.plan, named)
-    read = tuple(map(_as_it_is_read, kernel.plan.arguments, tensors))
+    read = tuple(map(as_it_is_read, kernel.plan.arguments, tensors))
     copies = tuple(new for old, new in zip(tensors, read, strict=True) if new is not old)
     # Copies often come to lie where those of the last call did: the kernel remembers such launches.
     return kernel.launch_for(read, num_sms), copies
@@ -196,20 +196,28 @@ def is_known(plan: KernelPlan) -> bool:
 
 
 def as_arguments(plan: KernelPlan, named: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The tensors of a call in the order of the kernel. Raises LaunchError when one is missing."""
+    """The tensors of a call in the order of the kernel, as they are stored.
+
+    Raises LaunchError when one is missing.
+    """
     tensors = []
+    stored = dict(zip("ab", plan.problem.layout, strict=True))
+    transposed = {name for name, usual in (("a", "n"), ("b", "t")) if stored[name] != usual}
     for argument in plan.arguments:
         tensor = named.get(argument.name)
         if tensor is None:
             raise LaunchError(
                 f"{argument.name} is missing", where=argument.name, expected="a tensor", got=None
             )
-        scale = argument.name.startswith("scale_")
-        tensors.append(_of_rank(tensor, len(argument.shape)) if scale else tensor)
+        if argument.name.startswith("scale_"):
+            tensor = _of_rank(tensor, len(argument.shape))
+        elif argument.name in transposed:
+            tensor = tensor.mT
+        tensors.append(tensor)
     return tuple(tensors)
 
 
-def _as_it_is_read(argument: TensorArgument, tensor: torch.Tensor) -> torch.Tensor:
+def as_it_is_read(argument: TensorArgument, tensor: torch.Tensor) -> torch.Tensor:
     """Scales in the layout of the plan, copied where they lie in another. Raises StrictError."""
     if not argument.name.startswith("scale_") or lies_as(argument, tensor):
         return tensor

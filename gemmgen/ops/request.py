@@ -32,6 +32,7 @@ class Request:
     d: str
     n: int
     k: int
+    layout: str  # nt, nn, tn or tt
     accumulate: bool
     bucket: int  # of the rows (of a group) that are expected
 
@@ -43,6 +44,7 @@ class Request:
             d={"dtype": self.d},
             n=self.n,
             k=self.k,
+            layout=self.layout,
             grouping=self.grouping,
             groups=self.groups,
             accumulate=self.accumulate,
@@ -94,9 +96,19 @@ def read_request(
         _dtype("out", out_dtype),
         b.shape[-2],
         k,
+        _layout(a, b),
         accumulate,
         m_bucket(max(rows, 1) if rows is not None else expected_rows(grouping, m, groups)),
     )
+
+
+def _layout(a: torch.Tensor, b: torch.Tensor) -> str:
+    """How operands lie, as the BLAS spells it; wgmma transposes 16-bit types only."""
+
+    def is_transposed(x: torch.Tensor) -> bool:
+        return x.element_size() == 2 and x.stride(-2) == 1 and x.stride(-1) != 1 < x.shape[-1]
+
+    return ("t" if is_transposed(a) else "n") + ("n" if is_transposed(b) else "t")
 
 
 def _dtype(name: str, dtype: torch.dtype) -> str:

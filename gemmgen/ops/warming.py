@@ -67,6 +67,7 @@ def _refuse_unlike_ops(spec: GemmSpec) -> None:
         d=spec.d.dtype,
         n=spec.n,
         k=spec.k,
+        layout=spec.layout,
         accumulate=spec.accumulate,
         bucket=1,
     ).spec()

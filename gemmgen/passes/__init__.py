@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gemmgen.errors import SpecError
 from gemmgen.grouping import GROUPINGS
+from gemmgen.passes.accumulation import choose_interval
 from gemmgen.passes.instruction import choose_instruction
 from gemmgen.passes.launch import choose_launch
 from gemmgen.passes.naming import kernel_name
@@ -60,11 +61,12 @@ def _lower_structure(
     spec: GemmSpec, problem: Problem, sass: Sass, structure: Structure, target: Target
 ) -> KernelPlan:
     grouping = GROUPINGS[spec.grouping]
-    tile, cluster = place_tile(structure, target)
+    tile, cluster = place_tile(structure, problem, target)
     warps = assign_warpgroups(structure, tile, target)
-    mma = choose_instruction(problem, tile, warps)
     operand_a, operand_b = place_operands(spec, problem, tile)
-    promotion = plan_promotion(problem, grouping, tile, cluster, warps, target)
+    interval = choose_interval(spec, problem, tile)
+    mma = choose_instruction(problem, tile, warps, interval, operand_a, operand_b)
+    promotion = plan_promotion(problem, grouping, tile, cluster, warps, interval, target)
     store = choose_store(problem, tile, warps)
     pipeline, store = choose_pipeline(
         spec,
@@ -81,12 +83,10 @@ def _lower_structure(
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
-    arguments, params = derive_signature(
-        problem, grouping, tile, operand_a, operand_b, promotion, store
-    )
+    arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
     launch = choose_launch(warps, cluster, smem)
     name = kernel_name(
-        spec, problem, tile, cluster, warps, pipeline, scheduler, operand_a, operand_b
+        spec, problem, tile, cluster, warps, promotion, pipeline, scheduler, operand_a, operand_b
     )
     return KernelPlan(
         name=name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gemmgen.errors import SpecError
-from gemmgen.plan import Cluster, Operand, Pipeline, Problem, Scheduler, Tile, Warps
+from gemmgen.plan import Cluster, Operand, Pipeline, Problem, Promotion, Scheduler, Tile, Warps
 from gemmgen.spec import GemmSpec
 
 # C++20 keywords, and functions that NVRTC declares itself, that a name of letters, digits and `_`
@@ -32,6 +32,7 @@ def kernel_name(
     tile: Tile,
     cluster: Cluster,
     warps: Warps,
+    promotion: Promotion,
     pipeline: Pipeline,
     scheduler: Scheduler,
     operand_a: Operand,
@@ -54,8 +55,16 @@ def kernel_name(
         if operand.hinted
     )
     mode = "" if spec.grouping == "dense" else f"{spec.grouping}{problem.groups}_"
+    layout = "" if problem.layout == "nt" else f"{problem.layout}_"
+    a, b = (
+        dtype if scale == "none" else f"{dtype}_{scale}"
+        for dtype, scale in ((problem.a, problem.scale_a), (problem.b, problem.scale_b))
+    )
+    interval = ""
+    if spec.promotion_interval != "auto":
+        interval = f"_p{promotion.interval_k or 'none'}"
     return (
-        f"gemm_{mode}{problem.a}_{problem.scale_a}_{problem.b}_{problem.scale_b}_{problem.d}{sizes}"
+        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{sizes}{interval}"
         f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
         f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
         f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"

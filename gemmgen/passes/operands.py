@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from gemmgen.dtypes import DTYPES
+from gemmgen.passes.tiling import SWIZZLE_SPAN
 from gemmgen.plan import Operand, Problem, Tile
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Swizzle
 
+MMA_K_BYTES = 32  # of a K-major row that one wgmma reads (PTX ISA, wgmma.mma_async)
+MMA_ROW_BYTES = 16 * SWIZZLE_SPAN  # MN-major: 16 elements of K, each a row of one span
+
 
 def place_operands(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[Operand, Operand]:
-    """A and B as K-major boxes whose rows fill one swizzle span."""
+    """A and B as boxes whose rows fill one swizzle span.
+
+    PTX ISA, "Strides" of wgmma's shared-memory layouts: a K-major row holds the K tile; an MN-major
+    row holds 64 elements of M or N, for one element of K.
+    """
     hint_a, hint_b, reason = _hints(spec, problem, tile)
+    major_a = "mn" if problem.layout[0] == "t" else "k"
+    major_b = "mn" if problem.layout[1] == "n" else "k"
 
-    def place(name: str, rows: int, dtype: str, hint: str) -> Operand:
-        row_bytes = tile.k * DTYPES[dtype].bytes
-        return Operand(name, rows, rows * row_bytes, Swizzle(row_bytes), hint, reason)
+    def place(name: str, rows: int, dtype: str, major: str, hint: str) -> Operand:
+        span = SWIZZLE_SPAN // DTYPES[dtype].bytes
+        box = (span, rows) if major == "k" else (span, tile.k)
+        boxes = 1 if major == "k" else -(-rows // span)
+        return Operand(
+            name=name,
+            rows=rows,
+            major=major,
+            box=box,
+            boxes=boxes,
+            box_bytes=SWIZZLE_SPAN * box[1],
+            leading_bytes=SWIZZLE_SPAN * box[1] if major == "mn" else 16,
+            mma_bytes=MMA_K_BYTES if major == "k" else MMA_ROW_BYTES,
+            swizzle=Swizzle(SWIZZLE_SPAN),
+            l2_hint=hint,
+            reason=reason,
+        )
 
-    return place("a", tile.m, problem.a, hint_a), place("b", tile.n, problem.b, hint_b)
+    return (
+        place("a", tile.m, problem.a, major_a, hint_a),
+        place("b", tile.n, problem.b, major_b, hint_b),
+    )
 
 
 def _hints(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[str, str, str]:

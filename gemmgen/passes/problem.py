@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gemmgen.dtypes import DTYPES
-from gemmgen.errors import UnsupportedError
+from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import Problem
+from gemmgen.scaling import parse_granularity
 from gemmgen.spec import GemmSpec
 
 EXPECTED_M = 4096  # the M that is assumed when nobody says: prefill, or a large batch
 EXPECTED_ROWS = 32768  # and the rows of all groups together: 4096 tokens, eight experts each
 LEAST_EXPECTED_M = 64  # of a group
 
-# What the promotion template does today: the scales of DeepSeek's FP8 training recipe
-# (arXiv 2412.19437, section 3.3): a row of A and a 128-block of K, a 128x128 block of B.
-FP8 = tuple(row.name for row in DTYPES.values() if row.bits == 8)
-DTYPES_BUILT = (FP8, FP8, ("bf16", "f16"))
-SCALES_BUILT = (("1x128",), ("128x128",))
+OUTPUTS = ("bf16", "f16")
 
 
 def admit(spec: GemmSpec) -> Problem:
-    """The problem of a spec. Raises UnsupportedError with everything that is not built yet."""
+    """The problem of a spec.
+
+    Raises UnsupportedError with everything that is not built yet, and SpecError for operands that
+    wgmma does not take.
+    """
+    _check_operands(spec)
     if unbuilt := list(_unbuilt(spec)):
         raise UnsupportedError(
             "this version of gemmgen does not build what the spec asks for",
@@ -43,6 +45,7 @@ def admit(spec: GemmSpec) -> Problem:
         d=spec.d.dtype,
         scale_a=spec.a.scale,
         scale_b=spec.b.scale,
+        layout=spec.layout,
         reason=reason,
     )
 
@@ -60,18 +63,55 @@ def _expected_m(spec: GemmSpec, m: int | None) -> tuple[int, str]:
     return EXPECTED_M, f"nothing said: planned for M = {EXPECTED_M}; any M is right"
 
 
+def _check_operands(spec: GemmSpec) -> None:
+    """wgmma multiplies FP8 with FP8, K-major, or two operands of one 16-bit type (PTX ISA)."""
+    a, b = DTYPES[spec.a.dtype], DTYPES[spec.b.dtype]
+    if not a.mma_k or a.mma_k != b.mma_k or (a.bits == 16 and a is not b):
+        raise SpecError(
+            "wgmma does not multiply these types",
+            where="a.dtype, b.dtype",
+            expected="two FP8 types, or one 16-bit type twice",
+            got=f"{a.name} and {b.name}",
+        )
+    if a.bits == 16 and (spec.a.scale, spec.b.scale) != ("none", "none"):
+        raise SpecError(
+            "scales of 16-bit operands",
+            where="a.scale, b.scale",
+            expected="none: what FP8 needs scales for, 16 bits hold",
+            got=f"{spec.a.scale} and {spec.b.scale}",
+            fix="leave them out",
+        )
+    if a.bits == 8 and spec.layout != "nt":
+        raise SpecError(
+            "FP8 operands that are not K-major",
+            where="layout",
+            expected="nt: wgmma transposes 16-bit types only",
+            got=spec.layout,
+            fix="transpose the tensor once, or use bf16",
+        )
+    if spec.layout[0] == "t" and "contiguous" in spec.grouping:
+        raise SpecError(
+            "groups that start at any column of A",
+            where="layout",
+            expected=f"nt or nn with grouping: {spec.grouping}",
+            got=spec.layout,
+            fix="an A of contiguous rows",
+        )
+    for name, operand in (("a", spec.a), ("b", spec.b)):
+        block = parse_granularity(operand.scale).mn
+        if name == "b" and block and block > 1 and block % 8:
+            raise SpecError(
+                "scale blocks that end within eight columns",
+                where="b.scale",
+                expected="R of RxK a multiple of 8, or 1: a thread's columns lie in eights",
+                got=operand.scale,
+            )
+
+
 def _unbuilt(spec: GemmSpec) -> Iterator[str]:
     """One line a key whose value a later version will build."""
-    dtypes = (spec.a.dtype, spec.b.dtype, spec.d.dtype)
-    for key, got, built in zip(
-        ("a.dtype", "b.dtype", "d.dtype"), dtypes, DTYPES_BUILT, strict=True
-    ):
-        if got not in built:
-            yield f"{key}: {got}; built: {', '.join(built)}"
-    scales = (spec.a.scale, spec.b.scale)
-    for key, got, built in zip(("a.scale", "b.scale"), scales, SCALES_BUILT, strict=True):
-        if got not in built:
-            yield f"{key}: {got}; built: {', '.join(built)}"
+    if spec.d.dtype not in OUTPUTS:
+        yield f"d.dtype: {spec.d.dtype}; built: {', '.join(OUTPUTS)}"
     if GROUPINGS[spec.grouping].scheduler is None:
         modes = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
         yield f"grouping: {spec.grouping}; built: {modes}"

@@ -4,53 +4,79 @@ from __future__ import annotations
 
 from gemmgen.grouping import Grouping
 from gemmgen.passes.limits import require
-from gemmgen.plan import Cluster, Problem, Promotion, Tile, Warps
-from gemmgen.scaling import SCALE_ALIGNMENT, parse_granularity
+from gemmgen.passes.shared_memory import TMA_ALIGNMENT
+from gemmgen.plan import Cluster, Problem, Promotion, Scales, Tile, Warps
+from gemmgen.scaling import SCALE_ALIGNMENT, ScaleGranularity, parse_granularity
 from gemmgen.target import Target
+
+WAYS = {  # as the reason of a plan says it
+    "none": "no scales",
+    "stage": "scales arrive by TMA with the stage",
+    "ahead": "scales by load, one interval ahead",
+    "after": "scales once, after the last K tile",
+}
 
 
 def plan_promotion(
-    problem: Problem, grouping: Grouping, tile: Tile, cluster: Cluster, warps: Warps, target: Target
+    problem: Problem,
+    grouping: Grouping,
+    tile: Tile,
+    cluster: Cluster,
+    warps: Warps,
+    interval: int | None,
+    target: Target,
 ) -> Promotion:
-    """Two-level accumulation: the tensor core sums one scale block of K, FP32 totals sum those.
+    """Two-level accumulation: the tensor core sums one interval of K, FP32 totals sum those.
 
     A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
     which they can: selecting scales at run time would stand in every K tile, a copy costs none.
     A tile that starts at any row of A gets four more scales, from the multiple of 4 before it on.
-    Raises SpecError when the scales of A are more than one TMA box.
+    Raises SpecError when the scales of an operand are more than one TMA box.
     """
-    granularity = parse_granularity(problem.scale_b)
-    block, interval_k = granularity.mn, granularity.k
-    assert block is not None  # only 128x128 is admitted
-    assert interval_k is not None
+    of_a, of_b = (parse_granularity(text) for text in (problem.scale_a, problem.scale_b))
+    more = SCALE_ALIGNMENT if grouping.any_row else 0
+    scales_a = _scales(of_a, tile.m + more, "A", tile, target)
+    scales_b = _scales(of_b, tile.n, "B", tile, target)
     columns = tile.n // warps.consumers_n
-    tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
-    splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
-    blocks = max(1 + -(-(columns - first) // block) for first in splits)
-    scale_a_rows = tile.m + (SCALE_ALIGNMENT if grouping.any_row else 0)
-    require(
-        scale_a_rows,
-        target.tma_box,
-        "scales of A in one TMA box",
-        where=f"tile {tile.m}x{tile.n}x{tile.k}",
-        fix="a tile of fewer rows",
-    )
+    splits: tuple[int, ...] = (columns,)
+    blocks = 1
+    if scales_b.way == "ahead":
+        block = scales_b.block_mn
+        tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
+        splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
+        blocks = max(1 + -(-(columns - first) // block) for first in splits)
+    ways = f"A: {WAYS[scales_a.way]}; B: {WAYS[scales_b.way]}"
+    if len(splits) > 1:
+        ways += f", {len(splits)} copies of the mainloop, one for each way to straddle its blocks"
     return Promotion(
-        interval_k=interval_k,
-        scale_a_rows=scale_a_rows,
-        scale_a_stage_bytes=-(-scale_a_rows * 4 // 128) * 128,
-        scale_b_block_n=block,
+        interval_k=interval,
+        parts=max(tile.k // interval, 1) if interval else 1,
+        k_tiles=max(interval // tile.k, 1) if interval else 0,
+        scales_a=scales_a,
+        scales_b=scales_b,
         scale_b_blocks=blocks,
         first_block_columns=splits,
-        reason=(
-            "scales of A arrive by TMA with the stage, scales of B by load one K tile ahead; "
-            + (
-                f"{len(splits)} copies of the mainloop, one for each way to straddle scale blocks"
-                if len(splits) > 1
-                else "every tile meets the scale blocks of B in the same way"
-            )
-        ),
+        reason=f"FP32 totals take over every {interval} of K; {ways}"
+        if interval
+        else f"the tensor core's own sums are the totals; {ways}",
     )
+
+
+def _scales(block: ScaleGranularity, rows: int, name: str, tile: Tile, target: Target) -> Scales:
+    if not block.scaled:
+        return Scales("none", 0, 0, 0, 0)
+    if block.k is None:
+        return Scales("after", block.mn or 0, 0, 0, 0)
+    if block.mn != 1:
+        return Scales("ahead", block.mn or 0, block.k, 0, 0)
+    require(
+        rows,
+        target.tma_box,
+        f"scales of {name} in one TMA box",
+        where=f"tile {tile.m}x{tile.n}x{tile.k}",
+        fix=f"a tile of fewer {'rows' if name == 'A' else 'columns'}",
+    )
+    return Scales("stage", 1, block.k, rows, -(-rows * 4 // TMA_ALIGNMENT) * TMA_ALIGNMENT)
 
 
 def first_block_columns(

@@ -22,13 +22,16 @@ def lay_out_shared_memory(
         ("a", operand_a.stage_bytes, stages, operand_a.swizzle.alignment),
         ("b", operand_b.stage_bytes, stages, operand_b.swizzle.alignment),
         ("d", store.buffer_bytes, warps.consumer_warps * store.buffers, store.swizzle.alignment),
-        ("scale_a", promotion.scale_a_stage_bytes, stages, TMA_ALIGNMENT),
+        ("scale_a", promotion.parts * promotion.scales_a.bytes, stages, TMA_ALIGNMENT),
+        ("scale_b", promotion.parts * promotion.scales_b.bytes, stages, TMA_ALIGNMENT),
         ("full_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
         ("empty_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
     )
     regions: list[SmemRegion] = []
     end = 0
     for name, stride, count, alignment in arrays:
+        if not stride:
+            continue
         offset = -(-end // alignment) * alignment
         regions.append(SmemRegion(name, offset, stride, count, alignment))
         end = regions[-1].end

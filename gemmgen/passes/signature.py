@@ -16,9 +16,9 @@ from gemmgen.plan import (
     Operand,
     Problem,
     Promotion,
+    Scales,
     Store,
     TensorArgument,
-    Tile,
 )
 from gemmgen.target import Swizzle
 
@@ -28,7 +28,6 @@ L2_PROMOTION = 256  # bytes that a missed line brings into L2
 def derive_signature(
     problem: Problem,
     grouping: Grouping,
-    tile: Tile,
     operand_a: Operand,
     operand_b: Operand,
     promotion: Promotion,
@@ -36,8 +35,7 @@ def derive_signature(
 ) -> tuple[tuple[TensorArgument, ...], tuple[KernelParam, ...]]:
     """Arguments in call order, parameters in signature order."""
     m, n, k = Extent("m"), Extent("n"), Extent("k")
-    k_blocks = Extent("k", promotion.interval_k)
-    n_blocks = Extent("n", promotion.scale_b_block_n)
+    scales_a, scales_b = promotion.scales_a, promotion.scales_b
 
     def tensor(name: str, dtype: str, shape: tuple[Extent, ...], layout: str) -> TensorArgument:
         groups = (Extent("g"),) if name in grouping.grouped else ()
@@ -47,23 +45,42 @@ def derive_signature(
         groups = (1,) if name in grouping.grouped else ()
         return KernelParam(f"tensor_map_{name}", "tensor_map", name, dtype, (*box, *groups), *rest)
 
+    def matrix(operand: Operand, dtype: str, rows: Extent) -> TensorArgument:
+        shape = (rows, k) if operand.major == "k" else (k, rows)
+        return tensor(operand.name, dtype, shape, "row_major")
+
+    def scale(name: str, scales: Scales, axis: str) -> list[TensorArgument]:
+        if scales.way == "none":
+            return []
+        blocks = (_blocks(axis, scales.block_mn), _blocks("k", scales.block_k))
+        layout = "m_major" if scales.way == "stage" else "contiguous"
+        return [tensor(name, "f32", blocks, layout)]
+
     index = grouping.index
     arguments = (
-        tensor("a", problem.a, (m, k), "row_major"),
-        tensor("scale_a", "f32", (m, k_blocks), "m_major"),
-        tensor("b", problem.b, (n, k), "row_major"),
-        tensor("scale_b", "f32", (n_blocks, k_blocks), "contiguous"),
+        matrix(operand_a, problem.a, m),
+        *scale("scale_a", scales_a, "m"),
+        matrix(operand_b, problem.b, n),
+        *scale("scale_b", scales_b, "n"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
         # Clipped rows are written one by one, without a tensor map that knows pitches.
         tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
     )
-    box_a, box_b = (tile.k, operand_a.rows), (tile.k, operand_b.rows)
+    scales = (("scale_a", scales_a), ("scale_b", scales_b))
     params = (
-        tensor_map("a", problem.a, box_a, operand_a.swizzle, L2_PROMOTION),
-        tensor_map("b", problem.b, box_b, operand_b.swizzle, L2_PROMOTION),
-        tensor_map("scale_a", "f32", (promotion.scale_a_rows, 1), Swizzle.NONE, 128),
+        tensor_map("a", problem.a, operand_a.box, operand_a.swizzle, L2_PROMOTION),
+        tensor_map("b", problem.b, operand_b.box, operand_b.swizzle, L2_PROMOTION),
+        *(
+            tensor_map(name, "f32", (of.rows, 1), Swizzle.NONE, 128)
+            for name, of in scales
+            if of.way == "stage"
+        ),
         tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
-        KernelParam("scale_b", "pointer", "scale_b", "f32"),
+        *(
+            KernelParam(name, "pointer", name, "f32")
+            for name, of in scales
+            if of.way in ("ahead", "after")
+        ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
         *(
@@ -73,3 +90,8 @@ def derive_signature(
         ),
     )
     return arguments, params
+
+
+def _blocks(axis: str, block: int) -> Extent:
+    """Scales along an axis; one when all elements of it share one."""
+    return Extent(axis, block) if block else Extent("1")

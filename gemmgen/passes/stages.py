@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from gemmgen.errors import SpecError
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import lay_out_shared_memory
 from gemmgen.passes.structures import Structure
@@ -34,12 +35,21 @@ def choose_pipeline(
     asked = None if spec.stages == "auto" else spec.stages
     unroll, unroll_reason = _unroll(spec, problem, structure, tile, mma, promotion)
     tight = _registers_are_tight(mma, promotion)
+    early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
+    if spec.early_wait is True and not early_wait:
+        raise SpecError(
+            "no early wait here",
+            where="early_wait",
+            expected="a promotion after every K tile, no sooner and no later",
+            got=f"promotion_interval {promotion.interval_k or 'none'}, K tiles of {tile.k}",
+            fix="early_wait: auto",
+        )
     pipeline = Pipeline(
         stages=asked or LEAST_STAGES,
         # A TMA box counts in full, also where it hangs over the edge of the tensor.
-        stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + promotion.scale_a_rows * 4,
+        stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + promotion.stage_bytes,
         unroll=unroll,
-        early_wait=structure.early_wait,
+        early_wait=early_wait,
         hidden_length=tight and problem.k is not None and problem.k <= tile.k,
         reason="",
     )

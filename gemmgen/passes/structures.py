@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gemmgen.dtypes import DTYPES
 from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.plan import Problem
 from gemmgen.spec import GemmSpec
@@ -33,7 +34,7 @@ class Structure:
     overhead_k: int = 173  # what prologue and epilogue of a tile cost, in elements of K
     cluster_m: int = 1
     cluster_n: int = 1
-    tile_k: int = 128
+    tile_k: int = 0  # one swizzle span, whatever the element type
     most_stages: int = 8
     reason: str = ""
 
@@ -68,6 +69,17 @@ MIDDLE_TILES = (
     Structure(128, 128, 2, 1, unroll=4, early_wait=True),
     Structure(128, 192, 2, 1, unroll=2, early_wait=False),
 )
+# Large M, sums kept in the tensor core: nothing but wgmma, so the widest tile; estimates.
+KEPT_TILES = (
+    Structure(128, 256, 2, 1, unroll=1, early_wait=False),
+    Structure(256, 128, 2, 1, unroll=1, early_wait=False, rate=0.99),
+    Structure(192, 128, 3, 1, unroll=1, early_wait=False, rate=0.93),
+    Structure(128, 192, 2, 1, unroll=1, early_wait=False, rate=0.96),
+    Structure(128, 128, 2, 1, unroll=1, early_wait=False, rate=0.85),
+    Structure(64, 256, 1, 1, unroll=1, early_wait=False, rate=0.80),
+    Structure(128, 64, 2, 1, unroll=1, early_wait=False, rate=0.62),
+    Structure(64, 64, 1, 1, unroll=1, early_wait=False, rate=0.42, most_stages=12),
+)
 SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring when M <= 64
 SHORT_K_STAGES = 6
 
@@ -77,7 +89,8 @@ def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> It
     if spec.tile != "auto":
         ranked = [_of_tile(spec.tile.m, spec.tile.n, spec.tile.k)]
     else:
-        ranked = _ranked(problem, GROUPINGS[spec.grouping], target.sms)
+        kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
+        ranked = _ranked(problem, GROUPINGS[spec.grouping], kept, target.sms)
     for structure in ranked:
         yield _obeying(spec, structure)
 
@@ -109,12 +122,13 @@ def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
     return dataclasses.replace(structure, **fixed)  # type: ignore[arg-type]
 
 
-def _ranked(problem: Problem, grouping: Grouping, sms: int) -> list[Structure]:
+def _ranked(problem: Problem, grouping: Grouping, kept: bool, sms: int) -> list[Structure]:
     n = problem.n or ASSUMED_N
     k = problem.k or ASSUMED_K
     m, groups = problem.expected_m, problem.groups
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
-    tiles = TILES if grouping.index is None else tuple(s for s in TILES if s.warpgroups_m <= 2)
+    most = 4 if grouping.index is None else 2
+    tiles = tuple(s for s in (KEPT_TILES if kept else TILES) if s.warpgroups_m <= most)
     if m <= 64:
         return _one_wave(NARROW_TILES, n * groups, k, sms)
     if m <= 128:

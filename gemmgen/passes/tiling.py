@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from gemmgen.dtypes import DTYPES
 from gemmgen.errors import SpecError
 from gemmgen.passes.limits import require
 from gemmgen.passes.structures import Structure
-from gemmgen.plan import Cluster, Tile
+from gemmgen.plan import Cluster, Problem, Tile
 from gemmgen.target import Target
 
 MMA_M = 64  # rows of one wgmma (PTX ISA, wgmma.mma_async)
-TILE_K = 128  # one scale block of K, and one 128-byte swizzle span of FP8
+SWIZZLE_SPAN = 128  # bytes: a K tile is one span of every row
 
 
-def place_tile(structure: Structure, target: Target) -> tuple[Tile, Cluster]:
+def place_tile(structure: Structure, problem: Problem, target: Target) -> tuple[Tile, Cluster]:
     """Raises SpecError for a tile or a cluster that no Hopper kernel can have."""
-    tile_m, tile_n, tile_k = structure.tile_m, structure.tile_n, structure.tile_k
+    span = SWIZZLE_SPAN // DTYPES[problem.a].bytes
+    tile_m, tile_n, tile_k = structure.tile_m, structure.tile_n, structure.tile_k or span
     most = target.tma_box
     limits = (
         ("M", tile_m, MMA_M, most, "rows of one wgmma; the limit is one TMA box"),
         ("N", tile_n, 16, most, "columns of two 8x8 matrices; the limit is one TMA box"),
-        ("K", tile_k, TILE_K, TILE_K, f"the scales change after every {TILE_K} elements"),
+        ("K", tile_k, span, span, f"{SWIZZLE_SPAN} bytes, one swizzle span of a row"),
     )
     for axis, extent, multiple, limit, why in limits:
         if extent % multiple or not multiple <= extent <= limit:
@@ -28,7 +30,7 @@ def place_tile(structure: Structure, target: Target) -> tuple[Tile, Cluster]:
                 where=f"tile: {tile_m}x{tile_n}x{tile_k}",
                 expected=f"{axis} a multiple of {multiple} up to {limit}: {why}",
                 got=f"{axis} = {extent}",
-                fix=f"for example tile: 128x256x{TILE_K}, or tile: auto",
+                fix=f"for example tile: 128x256x{span}, or tile: auto",
             )
     size = structure.cluster_m * structure.cluster_n
     require(

@@ -61,7 +61,7 @@ class Arguments:
 
     def _first_exact_extents(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """For every dimension that is not compiled in, the argument and axis that tell its size."""
-        seen = set(self._compiled)
+        seen = {*self._compiled, "1"}
         for position, rule in enumerate(self.rules):
             for axis, extent in enumerate(rule.shape):
                 if extent.block == 1 and extent.dimension not in seen:
@@ -88,7 +88,7 @@ class Arguments:
                 _refuse_rank(rule, view)
         sizes = self._sizes(views)
         for rule, view in zip(self.rules, views, strict=True):
-            expected = tuple(-(-sizes[extent.dimension] // extent.block) for extent in rule.shape)
+            expected = tuple(extent.size(sizes) for extent in rule.shape)
             if tuple(view.shape) != expected:
                 self._refuse_shape(rule, view, expected)
         if not sizes["k"]:
@@ -135,6 +135,7 @@ class Arguments:
             if dimension in self._compiled
             else f"{dimension} is that of {self.rules[self._sources[dimension][0]].name}"
             for dimension in dict.fromkeys(extent.dimension for extent in rule.shape)
+            if dimension != "1"
         )
 
     def _refuse_empty_sum(self) -> NoReturn:

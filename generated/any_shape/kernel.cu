@@ -26,9 +26,17 @@ constexpr uint32_t kThreads = 384;  // one producer warpgroup among them
 constexpr uint32_t kMmaM = 64, kMmaN = 128, kMmaK = 32;
 constexpr uint32_t kWavesM = 1, kWavesN = 2, kAccumulators = 64;
 
-// One FP32 scale for 1x128 elements of A, one for 128x128 of B.
+// Operands in shared memory: rows of one swizzle span; what the matrix descriptors count in.
+constexpr uint32_t kRowBytes = 128;
+constexpr uint32_t kLeadingA = 16, kLeadingB = 16;  // bytes
+constexpr uint32_t kMmaBytesA = 32, kMmaBytesB = 32;  // from one wgmma's K to the next
+
+constexpr uint32_t kIntervalK = 128, kMmaSteps = kIntervalK / kMmaK;  // between two promotions
+// FP32 scales: for A 1x128, for B 128x128 (rows x elements of K that share one).
+constexpr uint32_t kScaleBlockKA = 128;
 constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 2;  // that the columns of one warpgroup touch
+constexpr uint32_t kScaleBlockKB = 128;
 
 constexpr uint32_t kStages = 4, kStageBytes = 49664;  // that TMA delivers to a full barrier
 constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
@@ -147,12 +155,14 @@ DEVICE void wgmma_wait(float (&d)[kAccumulators]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : D_ALL::"memory");
 }
 
-// Matrix descriptor of a K-major operand, 128-byte swizzle, in units of 16 bytes.
+// Matrix descriptor, 128-byte swizzle, in units of 16 bytes; eight rows are 1024 bytes.
 // NOTE: the low word is kept apart because 32-bit sums fold into immediates; 64-bit sums would put
 // about twenty uniform instructions in front of the first wgmma.
-DEVICE uint32_t descriptor_low(uint32_t address) { return (address & 0x3ffff) >> 4 | 1 << 16; }
+DEVICE uint32_t descriptor_low(uint32_t address, uint32_t leading) {
+  return (address & 0x3ffff) >> 4 | leading >> 4 << 16;
+}
 DEVICE uint64_t descriptor(uint32_t low) {
-  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // 128-byte swizzle; eight rows are 1024 bytes
+  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // swizzle; from eight rows to the next
   uint64_t descriptor;
   asm("mov.b64 %0, { %1, %2 };" : "=l"(descriptor) : "r"(low), "r"(kHigh));
   return descriptor;
@@ -225,12 +235,12 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
       barrier_expect(full, kStageBytes);
       tma_load(ring.b(), map_b, full, k, tile.n);
       tma_load(ring.a(), map_a, full, k, tile.m);
-      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k_tile);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);
     }
   }
 }
 
-// ---- Promotion: the partial sums of one K tile, scaled, join the FP32 totals ----------------
+// ---- Promotion: partial sums, scaled, join the FP32 totals -----------------------------------
 // A thread holds two rows, 8 apart, of every 64, and four totals of every 8 columns: two rows by
 // two columns, as wgmma lays them out.
 using Totals = float[kWavesM][kWarpgroupN / 8][4];
@@ -247,12 +257,14 @@ DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
 }
 
 DEVICE void load_scales_b(ScalesB& scales, const float* scale_b, Problem problem, uint32_t column,
-                          uint32_t k_tile) {
+                          uint32_t interval) {
+  const uint32_t blocks = ceil_div(problem.k, kScaleBlockKB);
+  const uint32_t k_block = min(interval * kIntervalK / kScaleBlockKB, blocks - 1);
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
     // A tile that hangs over the edge of B may reach past its last block.
     const uint64_t block = min(column / kScaleBlockN + i, ceil_div(problem.n, kScaleBlockN) - 1);
-    scales[i] = load_global(scale_b + block * ceil_div(problem.k, kTileK) + k_tile);
+    scales[i] = load_global(scale_b + block * blocks + k_block);
   }
 }
 
@@ -286,42 +298,47 @@ DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
 DEVICE uint32_t warpgroup_row(uint32_t warp) { return warp / 4 / kConsumersN * kWarpgroupM; }
 DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN * kWarpgroupN; }
 
+// A stage that its wgmma have read goes back to the producer.
+DEVICE void release(Ring ring, uint32_t lane) {
+  if (lane == 0) barrier_arrive(ring.empty());
+}
+
 DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem problem, uint32_t n,
                      uint32_t warp, uint32_t lane) {
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
   const uint32_t row = warpgroup_row(warp), column = warpgroup_column(warp);  // within the tile
-  const uint32_t first_a = descriptor_low(ring.base + kSmemA + row * kTileK);
-  const uint32_t first_b = descriptor_low(ring.base + kSmemB + column * kTileK);
-  const uint32_t scale_offset = 4 * (row + warp % 4 * 16 + lane / 4);
-  float accumulators[kAccumulators];
+  const uint32_t first_a = descriptor_low(ring.base + kSmemA + row * kRowBytes, kLeadingA);
+  const uint32_t first_b = descriptor_low(ring.base + kSmemB + column * kRowBytes, kLeadingB);
+  const uint32_t scale_offset_a = 4 * (row + warp % 4 * 16 + lane / 4);
   ScalesA scales_a;
-  ScalesB scales_b;  // one K tile ahead
+  ScalesB scales_b;  // one interval ahead
   Scales scales;
+  float accumulators[kAccumulators];
   load_scales_b(scales_b, scale_b, problem, n, 0);
 #pragma unroll 4
   for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile) {
     barrier_wait(ring.full(), ring.phase);
-    load_scales_a(scales_a, ring.scale_a() + scale_offset);
     const uint32_t a = first_a + ring.stage * (kBytesA / 16);
     const uint32_t b = first_b + ring.stage * (kBytesB / 16);
 #pragma unroll
     for (uint32_t wave = 0; wave < kWavesM * kWavesN; ++wave) {
       const uint32_t wave_m = wave / kWavesN, wave_n = wave % kWavesN;
+      if (wave == 0) load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
       wgmma_fence(accumulators);
 #pragma unroll
-      for (uint32_t k = 0; k < kTileK; k += kMmaK) {
-        // The first wgmma of a K tile overwrites: partial sums need no zeroing.
-        wgmma(accumulators, descriptor(a + (wave_m * kMmaM * kTileK + k) / 16),
-              descriptor(b + (wave_n * kMmaN * kTileK + k) / 16), k > 0);
+      for (uint32_t step = 0; step < kMmaSteps; ++step) {
+        // The first wgmma of an interval overwrites: partial sums need no zeroing.
+        wgmma(accumulators, descriptor(a + (wave_m * kMmaM * kRowBytes + step * kMmaBytesA) / 16),
+              descriptor(b + (wave_n * kMmaN * kRowBytes + step * kMmaBytesB) / 16), step > 0);
       }
       wgmma_commit();
       if (wave == 0) {  // while the tensor cores work
         multiply_scales(scales, scales_a, scales_b);
-        load_scales_b(scales_b, scale_b, problem, n, min(k_tile + 1, k_tiles - 1));
+        load_scales_b(scales_b, scale_b, problem, n, k_tile + 1);
       }
       wgmma_wait(accumulators);
       if (wave == kWavesM * kWavesN - 1) {
-        if (lane == 0) barrier_arrive(ring.empty());
+        release(ring, lane);
         ring.advance();
       }
       promote(totals, accumulators, scales, wave_m, wave_n);
@@ -386,8 +403,10 @@ any_shape(
   TileScheduler tile(problem);
 
   if (warp == kConsumerWarps && elect_one()) {
-    prefetch(tensor_map_a), prefetch(tensor_map_b);
-    prefetch(tensor_map_scale_a), prefetch(tensor_map_d);
+    prefetch(tensor_map_a);
+    prefetch(tensor_map_b);
+    prefetch(tensor_map_scale_a);
+    prefetch(tensor_map_d);
     init_barriers(ring);
   }
   __syncthreads();

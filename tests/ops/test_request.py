@@ -72,3 +72,16 @@ def test_sixteen_bit_operands_without_scales() -> None:
 def test_what_no_kernel_takes(a, b, said: str) -> None:
     with pytest.raises(TensorError, match=said):
         read_request("dense", a, None, b, None, BF16, None, False)
+
+
+@pytest.mark.parametrize("layout", ["nt", "nn", "tn", "tt"])
+def test_layouts_of_sixteen_bit_operands(layout: str) -> None:
+    a = meta(64, 384, dtype=BF16) if layout[0] == "n" else meta(384, 64, dtype=BF16).mT
+    b = meta(256, 384, dtype=BF16) if layout[1] == "t" else meta(384, 256, dtype=BF16).mT
+    request = read_request("dense", a, None, b, None, BF16, None, False)
+    assert (request.layout, request.n, request.k) == (layout, 256, 384)
+
+
+def test_operands_of_eight_bits_are_k_major() -> None:
+    a, b = meta(384, 64, dtype=E4M3).mT, meta(256, 384, dtype=E4M3)
+    assert read_request("dense", a, None, b, None, BF16, None, False).layout == "nt"

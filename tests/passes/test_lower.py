@@ -115,9 +115,6 @@ def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str,
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ({"a": {"dtype": "bf16"}}, "a.dtype: bf16"),
-        ({"a": {"dtype": "e4m3", "scale": "row"}}, "a.scale: row"),
-        ({"b": {"dtype": "e4m3", "scale": "1x128"}}, "b.scale: 1x128"),
         ({"d": {"dtype": "f32"}}, "d.dtype: f32"),
         ({"grouping": "k_grouped", "k": "dynamic"}, "grouping: k_grouped"),
         ({"schedule": "pingpong"}, "schedule: pingpong"),

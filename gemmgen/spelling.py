@@ -1,0 +1,315 @@
+"""What a plan's kernel calls, and with which arguments: lists that a template cannot make.
+
+A declaration and its calls come from one list of parameters, so that they agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gemmgen.grouping import Grouping
+from gemmgen.plan import KernelPlan, Operand, Promotion, Scales
+
+WIDTH = 100  # columns of a line
+
+
+@dataclass(frozen=True)
+class DeviceFunction:
+    """A function of the kernel's text: its parameters, and what its one caller passes."""
+
+    name: str
+    parameters: tuple[tuple[str, str], ...]  # declaration, argument
+
+    @property
+    def declaration(self) -> str:
+        return _wrapped(f"DEVICE void {self.name}(", [p[0] for p in self.parameters], ")", 0)
+
+    def call(self, column: int, of: str = "") -> str:
+        """The call, for a line that begins at a column; `of` are template arguments."""
+        opening = f"{self.name}{of}("
+        return _wrapped(opening, [p[1] for p in self.parameters], ");", column)
+
+
+def _wrapped(opening: str, items: list[str], closing: str, column: int) -> str:
+    """`opening` and the items with commas, broken where lines end, each below the first item."""
+    lines: list[str] = []
+    line = opening
+    indent = " " * (column + len(opening))
+    for i, item in enumerate(items):
+        last = i + 1 == len(items)
+        piece = item + (closing + " {" if last else ",")  # room for the brace of a definition
+        if column * (not lines) + len(line) + len(piece) + 1 > WIDTH and line not in ("", opening):
+            lines.append(line.rstrip())
+            line = indent
+        line += ("" if line.endswith(("(", " ")) else " ") + item + (closing if last else ",")
+    return "\n".join([*lines, line])
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One TMA copy of the producer, or a loop of them."""
+
+    call: str
+    condition: str = ""
+    count: str = ""  # a constant's name when there are several
+
+
+@dataclass(frozen=True)
+class GroupScales:
+    """Where the scales of a tile's group begin."""
+
+    name: str
+    start: str
+
+
+class Spelling:
+    """The names and lists that the templates of one kernel print."""
+
+    def __init__(self, plan: KernelPlan, grouping: Grouping) -> None:
+        self._plan, self._grouping = plan, grouping
+        promotion = plan.promotion
+        self.scales = (("a", promotion.scales_a), ("b", promotion.scales_b))
+
+    # --- Promotion ------------------------------------------------------------------------------
+
+    @property
+    def promote(self) -> str:
+        """The template of `promote`; none when the tensor core's sums are the totals."""
+        promotion = self._plan.promotion
+        if promotion.interval_k is None:
+            return ""
+        if promotion.scales_b.way == "stage":
+            return "promotion/columns.cuh.jinja"
+        return f"promotion/{'blocks' if self.factors else 'sums'}.cuh.jinja"
+
+    @property
+    def factors(self) -> str:
+        """What `multiply_scales` is given; empty when no scale is multiplied ahead of promotion."""
+        a, b = self._plan.promotion.scales_a, self._plan.promotion.scales_b
+        names = [", scales_a"] * (a.way in ("stage", "ahead")) + [", scales_b"] * (b.way == "ahead")
+        return "scales" + "".join(names) if names else ""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether scales change along K."""
+        return bool(self.factors) or self._plan.promotion.scales_b.way == "stage"
+
+    @property
+    def promoted(self) -> str:
+        """What `promote` is given before the wave."""
+        promotion = self._plan.promotion
+        accumulators = "accumulators[wave]" if promotion.kept else "accumulators"
+        part = "part * kBytesPartB + " if promotion.parts > 1 else ""
+        ring = "behind" if promotion.kept else "ring"
+        columns = [f"{ring}.scale_b() + {part}scale_offset_b"] * (promotion.scales_b.way == "stage")
+        return ", ".join(["totals", accumulators, *["scales"] * bool(self.factors), *columns])
+
+    @property
+    def first_interval(self) -> str:
+        """Number along K of a tile's first promotion interval."""
+        parts = " * kParts" if self._plan.promotion.parts > 1 else ""
+        return f"first_k_tile{parts}" if self._grouping.sliced else "0"
+
+    @property
+    def next_interval(self) -> str:
+        """Number of the interval after the one that is being summed."""
+        promotion = self._plan.promotion
+        if promotion.kept:
+            return "k_tile / kIntervalTiles + 1"
+        if promotion.parts > 1:
+            k_tile = "(first_k_tile + k_tile)" if self._grouping.sliced else "k_tile"
+            return f"{k_tile} * kParts + part + 1"
+        return "first_k_tile + " * self._grouping.sliced + "k_tile + 1"
+
+    @property
+    def formula(self) -> str:
+        """What is computed, and what is multiplied where."""
+        promotion = self._plan.promotion
+        inner = [f"scale_{x}" for x, s in self.scales if s.way in ("stage", "ahead")]
+        outer = [f"scale_{x}" for x, s in self.scales if s.way == "after"]
+        total = "sum over K of A . B^T"
+        if promotion.interval_k:
+            blocks = f"sum over blocks of {promotion.interval_k} along K of"
+            total = " * ".join([f"{blocks} (A . B^T)", *inner])
+        return "D[m, n] = " + " * ".join([f"({total})" if outer else total, *outer])
+
+    # --- Functions ------------------------------------------------------------------------------
+
+    @property
+    def mainloop(self) -> DeviceFunction:
+        a, b = self._plan.promotion.scales_a, self._plan.promotion.scales_b
+        any_row = self._grouping.any_row and a.way == "stage"
+        return DeviceFunction(
+            "mainloop",
+            (
+                ("Totals& totals", "totals"),
+                ("Ring& ring", "ring"),
+                *(self._pointer(x) for x, s in self.scales if s.way == "ahead"),
+                ("Problem problem", "problem"),
+                *[("uint32_t first_k_tile", "tile.first_k_tile")] * self._grouping.sliced,
+                *[("uint32_t k_tiles", "tile.k_tiles")] * self._grouping.sliced,
+                *[("uint32_t m", "row")] * (a.way == "ahead"),
+                *[("uint32_t n", "column")] * (b.way == "ahead"),
+                ("uint32_t warp", "warp"),
+                ("uint32_t lane", "lane"),
+                *[("uint32_t first_scale", "tile.m % 4")] * any_row,
+            ),
+        )
+
+    def mainloop_of(self, first_block_columns: int) -> str:
+        """The call of the copy for one way to straddle scale blocks of B."""
+        return self.mainloop.call(10, f"<{first_block_columns}>")
+
+    @property
+    def scale_totals(self) -> DeviceFunction:
+        after = [(x, s) for x, s in self.scales if s.way == "after"]
+        return DeviceFunction(
+            "scale_totals",
+            (
+                ("Totals& totals", "totals"),
+                *(self._pointer(x) for x, _ in after),
+                ("Problem problem", "problem"),
+                *[("uint32_t row", "row + lane / 4")],
+                *[("uint32_t column", "column + lane % 4 * 2")],
+            ),
+        )
+
+    @property
+    def load_tiles(self) -> DeviceFunction:
+        maps = ["a", "b", *(f"scale_{x}" for x, s in self.scales if s.way == "stage")]
+        return DeviceFunction(
+            "load_tiles",
+            (
+                ("Ring ring", "ring"),
+                ("TileScheduler tile", "tile"),
+                ("Problem problem", "problem"),
+                *((f"const TensorMap& map_{name}", f"tensor_map_{name}") for name in maps),
+            ),
+        )
+
+    def _pointer(self, operand: str) -> tuple[str, str]:
+        grouped = f"scale_{operand}" in self._grouping.grouped
+        return f"const float* scale_{operand}", f"{'group_' * grouped}scale_{operand}"
+
+    @property
+    def group_scales(self) -> list[GroupScales]:
+        """Scales that are read through a pointer and lie group by group."""
+        return [
+            GroupScales(
+                f"group_scale_{x}", f"scale_{x} + uint64_t(tile.group) * ({_scales_of_group(x, s)})"
+            )
+            for x, s in self.scales
+            if s.way in ("ahead", "after") and f"scale_{x}" in self._grouping.grouped
+        ]
+
+    @property
+    def loads_global(self) -> bool:
+        return any(s.way in ("ahead", "after") for _, s in self.scales)
+
+    # --- The producer ---------------------------------------------------------------------------
+
+    @property
+    def copies(self) -> list[Copy]:
+        """What fills a stage, in the order in which it is asked for: what streams comes first."""
+        plan, cluster = self._plan, self._plan.cluster
+        promotion = plan.promotion
+        return [
+            self._operand_copy(plan.operand_b, "n", cluster.multicast_b, "m"),
+            self._operand_copy(plan.operand_a, "m", cluster.multicast_a, "n"),
+            *(
+                self._scale_copy(promotion, x, axis)
+                for (x, s), axis in zip(self.scales, "mn", strict=True)
+                if s.way == "stage"
+            ),
+        ]
+
+    def _operand_copy(self, operand: Operand, axis: str, multicast: bool, rank: str) -> Copy:
+        name, upper = operand.name, operand.name.upper()
+        several = operand.boxes > 1
+        smem = f"ring.{name}()" + f" + i * kBoxBytes{upper}" * several
+        start = f"tile.{axis}" + f" + i * kBoxColumns{upper}" * several
+        where = ("k", start) if operand.major == "k" else (start, "k")
+        extra = (
+            self._group(name) + [f"ctas_{name}"] * multicast + [f"policy_{name}"] * operand.hinted
+        )
+        function = "tma_multicast" if multicast else "tma_load"
+        return Copy(
+            call=f"{function}({', '.join([smem, f'map_{name}', 'full', *where, *extra])});",
+            condition=f"if (tile.rank_{rank} == 0) " if multicast else "",
+            count=f"kBoxes{upper}" if several else "",
+        )
+
+    def _scale_copy(self, promotion: Promotion, operand: str, axis: str) -> Copy:
+        upper, parts = operand.upper(), promotion.parts > 1
+        smem = f"ring.scale_{operand}()" + f" + i * kBytesPart{upper}" * parts
+        k = "(k + i * kIntervalK)" if parts else "k"
+        # From a multiple of 16 bytes on: TMA takes no other coordinate on the innermost axis.
+        any_row = self._grouping.any_row and operand == "a"
+        start = "tile.m - tile.m % 4" if any_row else f"tile.{axis}"
+        where = [start, f"{k} / kScaleBlockK{upper}", *self._group(f"scale_{operand}")]
+        call = f"tma_load({', '.join([smem, f'map_scale_{operand}', 'full', *where])});"
+        return Copy(call, count="kParts" if parts else "")
+
+    def _group(self, name: str) -> list[str]:
+        return ["tile.group"] * (name in self._grouping.grouped)
+
+    @property
+    def loads(self) -> list[TmaLoad]:
+        """The forms of TMA load that the producer uses, each once."""
+        plan, cluster = self._plan, self._plan.cluster
+
+        def rank(name: str) -> int:
+            return 3 if name in self._grouping.grouped else 2
+
+        forms = [
+            (rank("b"), cluster.multicast_b, plan.operand_b.hinted),
+            (rank("a"), cluster.multicast_a, plan.operand_a.hinted),
+            *((rank(f"scale_{x}"), False, False) for x, s in self.scales if s.way == "stage"),
+        ]
+        return [_tma_load(*form) for form in dict.fromkeys(forms)]
+
+
+def _scales_of_group(operand: str, scales: Scales) -> str:
+    """How many scales of an operand one group has."""
+    axis = "m" if operand == "a" else "n"
+    if scales.way == "ahead":
+        upper = operand.upper()
+        rows = f"ceil_div(problem.{axis}, kScaleBlock{axis.upper()})"
+        return f"{rows} * ceil_div(problem.k, kScaleBlockK{upper})"
+    return f"problem.{axis}" if scales.block_mn else "1"
+
+
+# --- TMA ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TmaLoad:
+    """The spelling of one form of `cp.async.bulk.tensor` into shared memory."""
+
+    function: str
+    rank: int  # of the tensor map
+    parameters: str  # after smem, map and barrier
+    modifiers: str
+    coordinates: str
+    operands: str
+    inputs: str  # after smem and the map
+
+    @property
+    def indent(self) -> str:
+        return " " * len(f"DEVICE void {self.function}(")
+
+
+def _tma_load(rank: int, multicast: bool, hinted: bool) -> TmaLoad:
+    extra = [("uint16_t", "h", "ctas")] * multicast + [("uint64_t", "l", "policy")] * hinted
+    values = [("uint32_t", "r", axis) for axis in "xyz"[:rank]]
+    inputs = [*values, ("uint32_t", "r", "barrier"), *extra]
+    operands = [f"[%{rank + 2}]", *(f"%{rank + 3 + i}" for i in range(len(extra)))]
+    return TmaLoad(
+        function="tma_multicast" if multicast else "tma_load",
+        rank=rank,
+        parameters=", ".join(f"{kind} {name}" for kind, _, name in (*values, *extra)),
+        modifiers=".multicast::cluster" * multicast + ".L2::cache_hint" * hinted,
+        coordinates=", ".join(f"%{2 + i}" for i in range(rank)),
+        operands=", ".join(operands),
+        inputs=", ".join(f'"{constraint}"({name})' for _, constraint, name in inputs),
+    )
