@@ -59,7 +59,9 @@ def build_kernels(
     A kernel that fails keeps no other from being built; its outcome is its error. `progress` is
     called after each. Raises SpecError when two different kernels have one name.
     """
-    return build_plans([_lowered(spec, target) for spec in specs], out=out, progress=progress)
+    plans = [_lowered(spec, target) for spec in specs]
+    _refuse_equal_names(plans)
+    return build_plans(plans, out=out, progress=progress)
 
 
 def build_plans(
@@ -68,8 +70,10 @@ def build_plans(
     out: str | Path | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Build | GemmgenError]:
-    """As `build_kernels`, of plans; what is an error stays one."""
-    _refuse_equal_names(plans)
+    """As `build_kernels`, of plans; what is an error stays one. Without `out`, names may be equal:
+    the cache goes by content."""
+    if out is not None:
+        _refuse_equal_names(plans)
     if len(plans) == 1:
         return [_outcome(plans[0], out)]
     from concurrent.futures import ThreadPoolExecutor, as_completed  # 15 ms that one does not pay

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gemmgen.runtime import driver, streams
+from gemmgen.runtime.tensor_map import encode
 
 
 class OnGpu(torch.Tensor):
@@ -98,6 +99,7 @@ class StandInDriver:
 def install(monkeypatch: pytest.MonkeyPatch) -> StandInDriver:
     """Take the driver's place, and that of torch's view of the GPUs."""
     stand_in = StandInDriver()
+    encode.cache_clear()
     for name in vars(StandInDriver):
         if not name.startswith("_"):
             monkeypatch.setattr(driver, name, getattr(stand_in, name))

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from gemmgen.grouping import GROUPINGS
 from gemmgen.numerics import to_m_major
 from gemmgen.ops.request import Request, describe, read_request
 from gemmgen.plan import KernelPlan, TensorArgument
-from gemmgen.plan_sets import choose_plan
+from gemmgen.plan_sets import REMEMBERED_PLANS, choose_plan
 from gemmgen.runtime import driver, streams
 from gemmgen.runtime.arguments import identity
 from gemmgen.runtime.kernel import GemmKernel
@@ -37,8 +37,8 @@ from gemmgen.target import H200, Target
 REMEMBERED_LAUNCHES = 4096  # about 3 KB each
 
 _launches: dict[tuple[Any, ...], Launch] = {}
-_kernels: dict[str, GemmKernel] = {}  # by the request, as YAML
-_locks: dict[str, threading.Lock] = {}
+_kernels: dict[tuple[str, str], GemmKernel] = {}  # by name and request
+_locks: dict[tuple[str, str], threading.Lock] = {}
 _num_sms: int | None = None
 
 
@@ -145,6 +145,7 @@ def request_of(
     )
 
 
+@lru_cache(maxsize=REMEMBERED_PLANS)
 def plan_for(request: Request, device: int, num_sms: int | None) -> KernelPlan:
     """The kernel that a call takes. Raises what `lower` raises."""
     return choose_plan(spec_of(request), request.bucket, target_of(device, num_sms))
@@ -172,10 +173,11 @@ def kernel_for(plan: KernelPlan, device: int) -> GemmKernel:
     Raises LaunchError while a CUDA graph is being captured, before anything is built, and what
     `build_plan` and `GemmKernel.load` raise.
     """
-    kernel = _kernels.get(plan.spec)
+    key = (plan.name, plan.spec)
+    kernel = _kernels.get(key)
     if kernel is None:
-        with _locks.setdefault(plan.spec, threading.Lock()):
-            kernel = _kernels.get(plan.spec)
+        with _locks.setdefault(key, threading.Lock()):
+            kernel = _kernels.get(key)
             if kernel is None:
                 driver.initialize()
                 with driver.current(driver.primary_context(device)):
@@ -183,13 +185,13 @@ def kernel_for(plan: KernelPlan, device: int) -> GemmKernel:
                     refuse_capture(streams.current_stream(device), plan.name, device, fix)
                 kernel = GemmKernel(build_plan(plan).artifact)
                 kernel.load(device)
-                _kernels[plan.spec] = kernel
+                _kernels[key] = kernel
     return kernel
 
 
-def is_known(plan: KernelPlan) -> bool:
-    """Whether a kernel is in this process already."""
-    return plan.spec in _kernels
+def loaded_kernel(plan: KernelPlan) -> GemmKernel | None:
+    """The kernel of a plan when it is in this process already."""
+    return _kernels.get((plan.name, plan.spec))
 
 
 # --- Layouts ------------------------------------------------------------------------------------
@@ -254,6 +256,7 @@ def forget() -> None:
     _kernels.clear()
     _locks.clear()
     target_of.cache_clear()
+    plan_for.cache_clear()
 
 
 os.register_at_fork(after_in_child=forget)

@@ -10,8 +10,8 @@ from gemmgen.errors import TensorError
 from gemmgen.ops.dispatch import (
     as_arguments,
     get_num_sms,
-    is_known,
     lies_as,
+    loaded_kernel,
     named_tensors,
     plan_for,
     request_of,
@@ -90,7 +90,7 @@ def explain(
         tuple((part, getattr(reasoned, part).reason) for part in REASONED),
         request.bucket,
         target.sms,
-        is_known(plan),
+        loaded_kernel(plan) is not None,
         tuple(
             argument.name
             for argument, tensor in arguments

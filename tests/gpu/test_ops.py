@@ -137,7 +137,8 @@ def test_a_kernel_is_loaded_while_another_thread_captures() -> None:
     problem, other = random_problem(64, 256, 256), random_problem(64, 384, 256)
     d = ops.gemm(*problem.inputs)
     e = torch.empty(64, 384, dtype=torch.bfloat16, device="cuda")
-    dispatch._kernels.pop(ops.explain(*other.inputs).plan.spec, None)
+    plan = ops.explain(*other.inputs).plan
+    dispatch._kernels.pop((plan.name, plan.spec), None)
     failures, stream = [], torch.cuda.Stream()
     torch.cuda.synchronize()
 
@@ -218,7 +219,7 @@ def test_a_bound_launch_reads_what_its_tensors_hold_now() -> None:
     ]
     d = ops.gemm(*inputs)
     out = torch.empty_like(d)
-    launch = dispatch._kernels[ops.explain(*inputs).plan.spec].bind(*inputs, out)
+    launch = dispatch.loaded_kernel(ops.explain(*inputs).plan).bind(*inputs, out)
     for _ in range(3):
         out.fill_(torch.nan)
         launch()

@@ -150,6 +150,16 @@ def test_a_known_call_only_launches(gpus, monkeypatch) -> None:
     assert gpus.encoded == encoded
 
 
+def test_tensor_maps_of_weights_are_kept_while_activations_move(gpus) -> None:
+    a, scale_a, b, scale_b = dense(64)
+    ops.gemm(a, scale_a, b, scale_b)
+    before = len(gpus.encoded)
+    other, scale_other, *_ = dense(60)
+    ops.gemm(other, scale_other, b, scale_b)
+    assert b.data_ptr() not in [at for at, *_ in gpus.encoded[before:]]
+    assert len(gpus.encoded) - before == 3
+
+
 def test_remembered_launches_are_bounded(gpus, monkeypatch) -> None:
     monkeypatch.setattr(dispatch, "REMEMBERED_LAUNCHES", 4)
     for m in range(1, 12):
