@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gemmgen.counters import stats
 from gemmgen.errors import (
     ArtifactError,
+    BenchError,
     CompileError,
     CompilerNotFoundError,
     CorruptArtifactError,
@@ -20,8 +21,10 @@ from gemmgen.errors import (
     LaunchError,
     OutputError,
     PatchError,
+    ResultsError,
     SpecError,
     StrictError,
+    SweepError,
     TensorError,
     ToolchainError,
     TuneError,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "BenchError",
     "CompileError",
     "CompilerNotFoundError",
     "CorruptArtifactError",
@@ -61,8 +65,10 @@ __all__ = [
     "OutputError",
     "PatchError",
     "PlanSet",
+    "ResultsError",
     "SpecError",
     "StrictError",
+    "SweepError",
     "TensorError",
     "ToolchainError",
     "TuneError",

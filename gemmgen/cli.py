@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from gemmgen import cli_sass, cli_serving, cli_toolchain, cli_tune
+from gemmgen import cli_bench, cli_report, cli_sass, cli_serving, cli_sweep, cli_toolchain, cli_tune
 from gemmgen.cli_json import AsJson, print_json
-from gemmgen.cli_progress import progress_bar
+from gemmgen.cli_progress import building
 from gemmgen.errors import GemmgenError
 from gemmgen.version import __version__
 
@@ -75,7 +75,7 @@ def build(
     from gemmgen.spec_file import load_specs
 
     specs = load_specs(spec)
-    with progress_bar(len(specs), "building") as advance:
+    with building(len(specs)) as advance:
         outcomes = build_kernels(specs, out=out, progress=advance)
     if as_json:
         print_json({"kernels": [_outcome_record(outcome) for outcome in outcomes]})
@@ -114,10 +114,13 @@ def show(spec: SpecFile, as_json: AsJson = False) -> None:
 
 app.command()(cli_sass.inspect)
 app.command()(cli_sass.patch)
+app.command()(cli_bench.bench)
+app.command()(cli_sweep.sweep)
 app.command()(cli_tune.tune)
 app.command()(cli_serving.warmup)
 app.command()(cli_serving.bundle)
 app.command()(cli_serving.export)
+app.command()(cli_report.report)
 app.add_typer(cli_toolchain.app, name="toolchain")
 
 

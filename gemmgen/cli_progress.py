@@ -1,4 +1,4 @@
-"""The bar that moves while kernels are built."""
+"""How the verbs that build show how far they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(kernels: int, what: str) -> Iterator[Callable[[], None]]:
+def building(kernels: int) -> Iterator[Callable[[], None]]:
     """A bar on stderr for several kernels on a terminal, else nothing; gives what moves it on."""
     if kernels < 2 or not sys.stderr.isatty():
         yield lambda: None
@@ -17,5 +17,5 @@ def progress_bar(kernels: int, what: str) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=kernels)
+        task = bar.add_task("building", total=kernels)
         yield lambda: bar.advance(task)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmgen.cli_json import AsJson, print_json
-from gemmgen.cli_progress import progress_bar
+from gemmgen.cli_progress import building
 from gemmgen.errors import GemmgenError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def warmup(spec: SpecFile, m: Range = "1:16384", sms: Sms = None, as_json: AsJso
     from gemmgen.build import build_plans
 
     plans = _plans(spec, m, sms)
-    with progress_bar(len(plans), "building") as advance:
+    with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
     built = [outcome for outcome in outcomes if not isinstance(outcome, GemmgenError)]
     if as_json:
@@ -74,7 +74,7 @@ def bundle(
     from gemmgen.build import pack
 
     plans = _plans(spec, m, sms)
-    with progress_bar(len(plans), "building") as advance:
+    with building(len(plans)) as advance:
         built = pack(plans, out, progress=advance)
     if as_json:
         print_json({"bundle": str(out), "m": m, "kernels": [_record(build) for build in built]})
@@ -103,7 +103,7 @@ def export(
             "kernels are exported to C only", where="gemmgen export", expected="--c"
         )
     plans = _plans(spec, m, sms)
-    with progress_bar(len(plans), "building") as advance:
+    with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
     built = []
     for outcome in outcomes:

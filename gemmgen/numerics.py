@@ -193,12 +193,15 @@ def reference(
     scale_b: torch.Tensor | None,
     granularity_a: str = "1x128",
     granularity_b: str = "128x128",
+    *,
+    c: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """D[m, n] = sum over k of A[m, k] B[n, k], dequantised, in float64.
+    """D[m, n] = (C[m, n] +) sum over k of A[m, k] B[n, k], dequantised, in float64.
 
     A granularity of `none` goes with no scales.
     """
-    return _values(a, scale_a, granularity_a) @ _values(b, scale_b, granularity_b).mT
+    d = _values(a, scale_a, granularity_a) @ _values(b, scale_b, granularity_b).mT
+    return d if c is None else c.double() + d
 
 
 def _values(x: torch.Tensor, scale: torch.Tensor | None, granularity: str) -> torch.Tensor:
@@ -220,18 +223,22 @@ def grouped_reference(
     index: torch.Tensor | None = None,
     granularity_a: str = "1x128",
     granularity_b: str = "128x128",
+    *,
+    c: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """D of every group, in float64; NaN in rows that the groups leave out.
 
-    b is [G, N, K], and so are the scales. `contiguous`: a [M, K], `index` the group of each row;
-    `contiguous_ends`: the row after the last of each group; `masked`: a [G, M, K], `index` the
-    rows of each group; `batched`: a [G, M, K]. Rows that an index names but A lacks do not count.
+    b is [G, N, K], and so are the scales; c is shaped like D. `contiguous`: a [M, K], `index` the
+    group of each row; `contiguous_ends`: the row after the last of each group; `masked`: a
+    [G, M, K], `index` the rows of each group; `batched`: a [G, M, K]. Rows that an index names but
+    A lacks do not count.
     `k_grouped`: a [M, K], b [N, K], `index` the elements of K that each group sums, in order.
     Raises SpecError for another grouping.
     """
     x, y = _values(a, scale_a, granularity_a), _values(b, scale_b, granularity_b)
     if grouping == "k_grouped" and index is not None:
-        return _sliced_reference(x, y, index)
+        d = _sliced_reference(x, y, index)
+        return d if c is None else c.double() + d
     groups, n, _ = b.shape
     rows = a.shape[-2]
     d = torch.full((*a.shape[:-1], n), torch.nan, dtype=torch.float64, device=a.device)
@@ -252,7 +259,7 @@ def grouped_reference(
             raise SpecError("not a grouping", where="grouping", expected=expected, got=grouping)
         of_group, out = (x, d) if x.ndim == 2 else (x[g], d[g])
         out[mine] = of_group[mine] @ y[g].mT
-    return d
+    return d if c is None else c.double() + d
 
 
 def _sliced_reference(x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Problem:
-    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. None: known at launch only."""
+    """The GEMM: D[m, n] = sum over k of A[m, k] * B[n, k]. Sizes of None: known at launch only."""
 
     m: int | None
     n: int | None
@@ -35,6 +35,7 @@ class Problem:
     scale_a: str  # scale granularities
     scale_b: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
+    c: str | None  # dtype of what is added; None: nothing
     reason: str
 
 
@@ -224,13 +225,14 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Store:
-    """The way out: stmatrix into a buffer of the warp, one TMA store a buffer."""
+    """The way out: into a buffer of the warp, and one TMA store a buffer."""
 
     columns: int  # of one buffer; its rows are the 16 of a warp
     chunks: int  # buffers' worth of columns that a warpgroup stores per 64 rows
     buffers: int  # a warp
     buffer_bytes: int
     swizzle: Swizzle
+    template: str  # how a buffer is written
     reason: str
 
     @property

@@ -35,9 +35,10 @@ class TensorArgument:
     shape: tuple[Extent, ...]
     # row_major: last axis contiguous, pitches of rows and groups that are multiples of 16 bytes
     # m_major:   axis m contiguous, K blocks at a stride of align(m, 4) elements
-    # contiguous: as torch.Tensor.is_contiguous; packed: that, from a multiple of 16 bytes on
+    # contiguous: as torch.Tensor.is_contiguous; packed: that, rows at multiples of 16 bytes
     layout: str
     written: bool  # the kernel's output
+    in_place: bool = False  # it may be the output itself
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,4 @@ class KernelParam:
     swizzle: Swizzle = Swizzle.NONE  # tensor_map
     l2_promotion: int = 0  # tensor_map: bytes, 0 for none
     written: bool = False  # pointer
+    in_place: bool = False  # pointer: it may be that of an output

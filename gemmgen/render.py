@@ -31,7 +31,13 @@ def render(plan: KernelPlan) -> str:
     """
     grouping = GROUPINGS[plan.scheduler.grouping]
     spelling = Spelling(plan, grouping)
-    text = render_template("kernel.cu.jinja", plan=plan, grouping=grouping, spelling=spelling)
+    text = render_template(
+        "kernel.cu.jinja",
+        plan=plan,
+        grouping=grouping,
+        spelling=spelling,
+        integers=_integers(plan),
+    )
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:
         raise SpecError(
@@ -42,6 +48,14 @@ def render(plan: KernelPlan) -> str:
             fix=f"for example gemm_{plan.name}",
         )
     return text
+
+
+def _integers(plan: KernelPlan) -> list[tuple[str, str]]:
+    """Integer types that not every kernel uses, and what they are."""
+    signature = _cuda_params(plan.params)
+    used = {"uint16_t": plan.cluster.size > 1}  # the mask of a multicast
+    types = (("uint8_t", "unsigned char"), ("uint16_t", "unsigned short"))
+    return [item for item in types if used.get(item[0]) or f"{item[0]}*" in signature]
 
 
 def render_template(template: str, **names: object) -> str:
@@ -67,6 +81,7 @@ def _environment() -> jinja2.Environment:
         operands=_operands,
         constraints=_constraints,
         cuda_params=_cuda_params,
+        cuda_type=CUDA_TYPES.__getitem__,
     )
     return environment
 
@@ -113,6 +128,8 @@ def _cuda_param(param: KernelParam) -> str:
     if param.kind == "tensor_map":
         return f"const __grid_constant__ TensorMap {param.name}"
     if param.kind == "pointer":
-        access = "{}*" if param.written else "const {}* __restrict__"
-        return f"{access.format(CUDA_TYPES[param.dtype])} {param.name}"
+        access = "{}*" if param.written else "const {}*"
+        # What may be an output is restricted to nobody.
+        alone = "" if param.written or param.in_place else " __restrict__"
+        return f"{access.format(CUDA_TYPES[param.dtype])}{alone} {param.name}"
     return f"{CUDA_TYPES[param.dtype]} {param.name}"

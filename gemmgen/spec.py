@@ -180,6 +180,12 @@ class OutputSpec(_Model):
     dtype: DTypeName
 
 
+class AddendSpec(_Model):
+    """What is added to the sums before they become D."""
+
+    dtype: DTypeName
+
+
 class L2Hints(_Model):
     """L2 eviction priority of the loads of an operand (PTX ISA, createpolicy)."""
 
@@ -234,7 +240,9 @@ class GemmSpec(_Model):
     raster: Size | Auto = "auto"
     """Tiles along M before the next column."""
     accumulate: StrictBool = False
-    """D = C + A B^T."""
+    """D = C + A B^T; C is an argument before D, and may be D."""
+    c: AddendSpec | None = None
+    """C [M, N], contiguous; of D's dtype by default (f32 where D is FP8), or f32."""
     epilogue: tuple[EpilogueName, ...] = ()
     toolchain: CudaVersion | Auto = "auto"
     """CUDA version of ptxas, such as "12.8"."""

@@ -55,6 +55,20 @@ def _row_bytes(name: str) -> Callable[[GemmSpec], Iterator[Problem]]:
     return check
 
 
+def _addends(spec: GemmSpec) -> Iterator[Problem]:
+    if spec.c is None:
+        return
+    if not spec.accumulate:
+        yield Problem("c", "expected accumulate: true with it", spec.c.dtype)
+    allowed = list(
+        dict.fromkeys((spec.d.dtype, "f32") if DTYPES[spec.d.dtype].bits > 8 else ("f32",))
+    )
+    if spec.c.dtype not in allowed:
+        yield Problem(
+            "c.dtype", f"expected {' or '.join(allowed)}, with D in {spec.d.dtype}", spec.c.dtype
+        )
+
+
 def _groups(spec: GemmSpec) -> Iterator[Problem]:
     if spec.grouping == "dense" and spec.groups != 1:
         yield Problem("groups", "expected 1 with grouping: dense", spec.groups)
@@ -85,6 +99,7 @@ CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Probl
     (("a", "m", "k", "layout"), _row_bytes("a")),
     (("b", "n", "k", "layout"), _row_bytes("b")),
     (("d", "n"), _row_bytes("d")),
+    (("d", "c", "accumulate"), _addends),
     (("grouping", "groups", "k"), _groups),
     (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),
     (("split_k", "cluster"), _split_cluster),

@@ -131,7 +131,8 @@ class Spelling:
         if promotion.interval_k:
             blocks = f"sum over blocks of {promotion.interval_k} along K of"
             total = " * ".join([f"{blocks} (A . B^T)", *inner])
-        return "D[m, n] = " + " * ".join([f"({total})" if outer else total, *outer])
+        addend = "C[m, n] + " if self._plan.problem.c else ""
+        return f"D[m, n] = {addend}" + " * ".join([f"({total})" if outer else total, *outer])
 
     # --- Functions ------------------------------------------------------------------------------
 

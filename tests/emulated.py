@@ -16,7 +16,7 @@ from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelParam, KernelPlan
 
 NAN_CODE = 0x7F  # e4m3
-UNTOUCHED = 0x5A5A  # what no kernel writes by chance
+UNTOUCHED = 0x5A  # in every byte: what no kernel writes by chance
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ class Launch:
         self.sizes = tensors.sizes
         self.memory = emulator.Memory()
         m, n, k = self.sizes["m"], self.sizes["n"], self.sizes["k"]
-        self.pitch_d = n + 8
+        self.d = DTYPES[plan.problem.d]
+        pitch_d = n + 16 // self.d.bytes
         self.tensors = {
             "a": self._pitched(tensors.a, NAN_CODE, k + 16),
             "b": self._pitched(tensors.b, NAN_CODE, k + 32),
             "scale_a": self._pitched(tensors.scale_a.T, np.nan, -(-m // 4) * 4),
             "scale_b": (self.memory.place(tensors.scale_b), tensors.scale_b.shape[1]),
-            "d": self._pitched(np.full((m + 1, 0), 0, np.uint16), UNTOUCHED, self.pitch_d),
+            "d": (self.memory.alloc((m + 1) * pitch_d * self.d.bytes, UNTOUCHED), pitch_d),
         }
         self.extents = {"a": (k, m), "b": (k, n), "scale_a": (m, -(-k // 128)), "d": (n, m)}
 
@@ -99,10 +100,12 @@ class Launch:
             registers=plan.warps.launch_registers // 8 * 8,
         )
         m, n = self.sizes["m"], self.sizes["n"]
-        raw = self.memory.read(self.tensors["d"][0], (m + 1, self.pitch_d), np.uint16)
+        address, pitch = self.tensors["d"]
+        raw = self.memory.read(address, (m + 1, pitch, self.d.bytes), np.uint8)
         assert (raw[m] == UNTOUCHED).all(), "rows beyond M were written"
         assert (raw[:, n:] == UNTOUCHED).all(), "columns beyond N were written"
-        return emulator.floats.decode_bf16(raw[:m, :n])
+        codes = np.ascontiguousarray(raw[:m, :n]).view(f"u{self.d.bytes}")[..., 0]
+        return emulator.floats.decode(codes, self.d.name)
 
     def _pitched(self, rows: np.ndarray, poison: float, pitch: int) -> tuple[int, int]:
         """Address and pitch (elements) of rows that lie in a poisoned buffer."""

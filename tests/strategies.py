@@ -37,12 +37,12 @@ layouts = st.builds("{}x{}x{}".format, st.integers(1, 5), st.integers(1, 4), st.
 clusters = st.builds("{}x{}".format, st.integers(1, 5), st.integers(1, 4))
 sizes = st.integers(1, 1024).map(lambda i: 16 * i) | st.just("dynamic")
 
-# Dense FP8 with block scales: what this version builds, in any shape and structure.
+# Dense FP8 with block scales, every way out: what this version builds, in any shape and structure.
 buildable = st.fixed_dictionaries(
     {
         "a": st.just(FP8_BLOCK_SCALED["a"]),
         "b": st.just(FP8_BLOCK_SCALED["b"]),
-        "d": st.just(FP8_BLOCK_SCALED["d"]),
+        "d": st.sampled_from(("bf16", "f32")).map(lambda dtype: {"dtype": dtype}),
         "n": sizes,
         "k": sizes,
     },
@@ -59,6 +59,7 @@ buildable = st.fixed_dictionaries(
         "l2_hint": auto_or(st.just({"b": "evict_first"})),
         "sass": auto_or(st.sampled_from(([], ["sparse_yield"], ["interleave_ffma"]))),
         "toolchain": auto_or(st.just("12.8")),
+        "accumulate": st.booleans(),
         "batch_invariant": st.booleans(),
         "name": st.sampled_from(("moe-up", "8x8", "int", "mainloop", "k_1")),
     },
@@ -87,7 +88,7 @@ anything = st.builds(
             "warpgroups": st.sampled_from(("auto", "1x1x3", "2x1")),
             "split_k": auto_or(st.integers(1, 4)),
             "swap_ab": auto_or(st.booleans()),
-            "accumulate": st.booleans(),
+            "c": st.fixed_dictionaries({"dtype": st.sampled_from(("bf16", "f32"))}),
             "allow": st.lists(st.sampled_from(("spills", "serialized_wgmma")), max_size=2),
             "epilogue": st.lists(st.sampled_from(tuple(EPILOGUE_OPS)), max_size=2),
         },

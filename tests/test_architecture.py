@@ -24,7 +24,9 @@ ROOMS: dict[str, set[str]] = {
     "plan": {"target", "plan_params", "plan_record"},
     "plan_params": {"target"},
     "plan_record": {"target"},
-    "passes": {"errors", "spec", "plan", "sass_patch", *AXES},
+    "model": {"plan", *AXES},
+    "tuned": {"errors", "spec", "plan", "target"},
+    "passes": {"errors", "tuned", "spec", "plan", "sass_patch", *AXES},
     "plan_sets": {"errors", "spec", "plan", "passes", *AXES},
     "spelling": {"plan", *AXES},
     "render": {"errors", "version", "plan", "spelling", *AXES},
@@ -51,12 +53,19 @@ ROOMS: dict[str, set[str]] = {
     },
     "measure": {"errors", "artifact", "numerics", "runtime"},
     "tune": {"errors", "sass_patch", "measure"},
+    "research": {
+        *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
+        *("inspection", "sass_patch", "toolchain", "runtime", "numerics", "measure"),
+        *("cubin_file", "cli_json", "model", "tuned", *AXES),
+    },
     "tables": {"plan"},
     "doctor": {"errors", "version", "target", "toolchain", "cache", "runtime"},
     "inspection": {"errors", "toolchain", "sass_patch"},
     "inspection_tables": {"sass_patch", "inspection"},
     "cubin_file": {"errors", "artifact"},
     "cli_json": set(),
+    "cli_progress": set(),
+    "cli_bench": {"errors", "spec", "runtime", "research", "cli_json", "cli_progress"},
     "cli_sass": {
         *("errors", "sass_patch", "artifact", "cubin_file"),
         *("inspection", "inspection_tables", "cli_json"),
@@ -67,14 +76,16 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
         *("tune", "tune_tables", "cli_json"),
     },
-    "cli_progress": set(),
     "cli_serving": {
         *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "target"),
         *("cli_json", "cli_progress"),
     },
+    "cli_sweep": {"research"},
+    "cli_report": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_json", "cli_progress", "cli_sass", "cli_serving", "cli_toolchain", "cli_tune"),
+        *("cli_bench", "cli_json", "cli_progress", "cli_report", "cli_sass", "cli_serving"),
+        *("cli_sweep", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render", "counters", "sealing"},
@@ -82,22 +93,38 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "ops", "measure"},
+    "torch": {"runtime", "quantise", "numerics", "ops", "measure", "research", "cli_bench"},
+    "triton": {"research"},
+    "deep_gemm": {"research"},
     "pynvml": {"measure"},
     "cuda": {"runtime", "doctor"},
     "pydantic": {"spec"},
-    "yaml": {"spec"},
-    "jinja2": {"render"},
+    "yaml": {"spec", "research"},
+    "jinja2": {"render", "research"},
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
-    "filelock": {"cache", "toolchain"},
-    "platformdirs": {"cache", "toolchain"},
-    "typer": {"cli", "cli_json", "cli_sass", "cli_serving", "cli_toolchain", "cli_tune"},
-    "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "tune_tables"},
+    "filelock": {"cache", "toolchain", "research"},
+    "platformdirs": {"cache", "toolchain", "tuned"},
+    "typer": {
+        *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
+        *("cli_serving", "cli_tune"),
+    },
+    "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
+    "dask": {"research"},
+    "pandas": {"research"},
+    "pyarrow": {"research"},
+    "plotly": {"research"},
+    "matplotlib": {"research"},
+    "optuna": {"research"},
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
-    *{("toolchain", "filelock"), ("toolchain", "platformdirs"), ("numerics", "quantise")},
+    *{
+        ("toolchain", "filelock"),
+        ("toolchain", "platformdirs"),
+        ("tuned", "platformdirs"),
+        ("numerics", "quantise"),
+    },
 }
 
 IMPORT_SECONDS = 2 * 0.15  # twice the budget: a test machine has other things to do

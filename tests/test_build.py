@@ -106,7 +106,7 @@ def test_a_refused_kernel_leaves_nothing(tmp_path: Path, compilers: Compilers) -
 
 def test_a_spec_without_a_kernel_starts_no_compiler(compilers: Compilers) -> None:
     with pytest.raises(UnsupportedError):
-        build_kernel(spec(accumulate=True))
+        build_kernel(spec(schedule="pingpong"))
     assert compilers.compiled == []
 
 
@@ -166,7 +166,7 @@ def test_several_kernels_come_in_the_order_of_their_specs(compilers: Compilers) 
 
 def test_a_kernel_that_fails_keeps_no_other_from_being_built(compilers: Compilers) -> None:
     compilers.refused.add("refused")
-    requests = [spec(name="one"), spec(accumulate=True), spec(name="refused"), spec(name="two")]
+    requests = [spec(name="one"), spec(schedule="pingpong"), spec(name="refused"), spec(name="two")]
     outcomes = build_kernels(requests)
     assert names(outcomes) == ["one", "UnsupportedError", "CompileError", "two"]
 

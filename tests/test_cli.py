@@ -161,7 +161,7 @@ def test_a_bar_moves_on_a_terminal_while_several_are_built(
         ("a: [", "not YAML"),
         ("", "empty file"),
         ("colour: red", "colour"),
-        (SPEC.format(name="one") + "accumulate: true\n", "accumulate"),
+        (SPEC.format(name="one") + "schedule: pingpong\n", "pingpong"),
         (SPEC.format(name="one") + "tile: 100x100\n", "tile"),
     ],
 )
@@ -266,7 +266,7 @@ def test_show_as_json_is_the_plan(run: Run, three: Path) -> None:
 
 
 def test_show_tells_which_kernel_of_a_file_cannot_be(run: Run, three: Path) -> None:
-    three.write_text(three.read_text().replace("name: two", "name: two\n    accumulate: true"))
+    three.write_text(three.read_text().replace("name: two", "name: two\n    schedule: pingpong"))
     code, out, err = run("show", three)
     assert (code, out) == (1, "")
     assert err.startswith("gemmgen: kernel 2 of 3: ")

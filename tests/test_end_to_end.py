@@ -27,6 +27,7 @@ from gemmgen.spec import GemmSpec
 pytestmark = pytest.mark.toolchain
 
 BOUND = 2.5e-3
+BOUNDS = {"f32": 1e-5}  # what the accumulation alone leaves
 
 
 @functools.cache
@@ -100,7 +101,9 @@ def call(plan: KernelPlan, ptx: str, *tensors: torch.Tensor, resident: int = 2) 
         memory=storages.memory,
         registers=plan.warps.launch_registers // 8 * 8,
     )
-    storages.bring_back(tensors[-1])
+    for argument_of, tensor in zip(plan.arguments, tensors, strict=True):
+        if argument_of.written:
+            storages.bring_back(tensor)
 
 
 def operands(m: int, n: int, k: int) -> tuple[torch.Tensor, ...]:
@@ -140,7 +143,7 @@ def test_the_whole_way(keys: dict[str, Any], shape: tuple[int, int, int]) -> Non
     "dtypes",
     [
         *(("e5m2", "e5m2", "bf16"), ("e5m2", "e4m3", "bf16"), ("e4m3", "e5m2", "bf16")),
-        ("e4m3", "e4m3", "f16"),
+        *(("e4m3", "e4m3", "f16"), ("e5m2", "e4m3", "f32")),
     ],
 )
 @pytest.mark.parametrize("tile", ["64x64", "128x176"])
@@ -162,7 +165,7 @@ def test_every_element_type(dtypes: tuple[str, str, str], tile: str) -> None:
     )
     d = torch.full((m, n), torch.nan, dtype=getattr(torch, DTYPES[d_type].torch))
     call(plan, ptx, *inputs, d)
-    assert numerics.relative_error(d, numerics.reference(*inputs)) <= BOUND
+    assert numerics.relative_error(d, numerics.reference(*inputs)) <= BOUNDS.get(d_type, BOUND)
 
 
 def test_slices_of_larger_tensors() -> None:

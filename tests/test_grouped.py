@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from strategies import spec
-from test_end_to_end import BOUND, built, call
+from test_end_to_end import BOUND, BOUNDS, Frozen, built, call
 
 from gemmgen import GemmSpec, SpecError, TensorError, lower, numerics
+from gemmgen.dtypes import DTYPES
 from gemmgen.grouping import GROUPINGS
 from gemmgen.runtime.arguments import Arguments
 from gemmgen.runtime.layout import TensorView
@@ -92,10 +93,10 @@ def assert_right(case: Case, n: int = N, k: int = K, **keys: Any) -> None:
     inputs = operands(case, n, k)
     expected = numerics.grouped_reference(case.grouping, *inputs)
     expected[expected.isnan().all(dim=-1)] = MARK
-    d = torch.full(expected.shape, MARK, dtype=torch.bfloat16)
+    d = torch.full(expected.shape, MARK, dtype=getattr(torch, DTYPES[plan.problem.d].torch))
     call(plan, ptx, *inputs, d)
     assert ((d == MARK) == (expected == MARK)).all()
-    assert numerics.relative_error(d, expected) < BOUND
+    assert numerics.relative_error(d, expected) < BOUNDS.get(plan.problem.d, BOUND)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -111,6 +112,12 @@ def test_every_structure(case: Case, keys: dict[str, Any]) -> None:
             lower(GemmSpec(**spec_of(case, keys)))
         return
     assert_right(case, **keys)
+
+
+@pytest.mark.parametrize("tile", ["64x64", "128x176"])
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+def test_d_in_f32(case: Case, tile: str) -> None:
+    assert_right(case, n=N + 4, tile=tile, d=Frozen(dtype="f32"))
 
 
 def spec_of(case: Case, keys: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 GENERATED = ROOT / "generated"
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 LINES = 500  # what a person reads in one sitting; most of it is the same in every kernel
+STAGE_LINES = 60  # of a function between the mainloop and the store, for those who ask for it
 
 
 def plans(path: Path) -> list[KernelPlan]:
@@ -61,7 +62,8 @@ def rendered(keys: dict[str, Any]) -> tuple[KernelPlan, str]:
 def test_house_rules(keys: dict[str, Any]) -> None:
     plan, text = rendered(keys)
     lines = text.splitlines()
-    assert len(lines) - len(plan.spec.splitlines()) <= LINES
+    stages = int(plan.problem.c is not None)
+    assert len(lines) - len(plan.spec.splitlines()) <= LINES + stages * STAGE_LINES
     assert not [line for line in lines[1:] if len(line) > 100 and plan.name not in line]
     assert not [line for line in lines if line != line.rstrip()]
     assert "\n\n\n" not in text

@@ -95,6 +95,9 @@ def test_junk_is_refused_by_a_spec_error_and_nothing_else(changes: dict[str, Any
         ({"groups": 2}, "groups", "grouping: dense"),
         ({"grouping": "k_grouped"}, "k", "dynamic"),
         ({"tile": "64x64", "warpgroups": "2x1"}, "warpgroups", "multiples of 64 rows"),
+        ({"c": {"dtype": "bf16"}}, "c", "accumulate: true"),
+        ({"accumulate": True, "c": {"dtype": "f16"}}, "c.dtype", "bf16 or f32, with D in bf16"),
+        ({"accumulate": True, "c": {"dtype": "f64"}}, "c.dtype", "'f32'"),
         ({"split_k": 2, "cluster": "2x2"}, "split_k", "cluster of 2"),
     ],
 )
@@ -106,7 +109,7 @@ def test_what_is_wrong_is_named(keys: dict[str, Any], path: str, words: str) -> 
 
 def test_all_problems_are_reported_together() -> None:
     found = problems(n=7, k=100, tile="x", a={"dtype": "fp8"}, frobnicate=1)
-    assert set(found) == {"n", "tile", "a.dtype", "frobnicate"}  # k rests on a.dtype
+    assert set(found) == {"n", "k", "tile", "a.dtype", "frobnicate"}
     with pytest.raises(SpecError) as caught:
         GemmSpec(k=16)
     assert [p.path for p in caught.value.problems] == ["a", "b", "d", "n"]

@@ -6,7 +6,7 @@ one frozen part of the plan. There is no pass manager and no half-filled plan.
 
 from __future__ import annotations
 
-from gemmgen.errors import SpecError
+from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.passes.accumulation import choose_interval
 from gemmgen.passes.instruction import choose_instruction
@@ -23,19 +23,34 @@ from gemmgen.passes.stages import choose_pipeline
 from gemmgen.passes.store_path import choose_store
 from gemmgen.passes.structures import Structure, candidate_structures
 from gemmgen.passes.tiling import place_tile
+from gemmgen.passes.tuning import as_not_tuned, as_tuned, with_tuned_keys
 from gemmgen.passes.warpgroups import assign_warpgroups
 from gemmgen.plan import KernelPlan, Problem, Sass
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
+from gemmgen.tuned import Table, current_table
 
 
-def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
+def lower(spec: GemmSpec, target: Target = H200, table: Table | None = None) -> KernelPlan:
     """Decide everything about the kernel of a spec.
 
-    Raises UnsupportedError for what this version does not build and SpecError for a request that no
-    Hopper kernel can satisfy, with the limit that it breaks. What the spec fixes is never changed.
+    What was measured for a request that decides nothing itself comes from the tuned table: `table`,
+    or the current one. Raises UnsupportedError for what this version does not build and SpecError
+    for a request that no Hopper kernel can satisfy, with the limit that it breaks. What the spec
+    fixes is never changed.
     """
     problem = admit(spec)
+    entry = (current_table() if table is None else table).find(spec, problem, target)
+    if entry is None:
+        return _plan(spec, problem, target)
+    try:
+        tuned = with_tuned_keys(spec, entry)
+        return as_tuned(_plan(tuned, admit(tuned), target), spec, entry)
+    except (SpecError, UnsupportedError) as refusal:
+        return as_not_tuned(_plan(spec, problem, target), refusal)
+
+
+def _plan(spec: GemmSpec, problem: Problem, target: Target) -> KernelPlan:
     sass = choose_sass(spec)
     if spec.sass != "auto":
         # With the content of a pattern's file in its place the request stands alone, as it does in

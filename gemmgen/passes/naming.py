@@ -63,8 +63,9 @@ def kernel_name(
     interval = ""
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
+    addends = f"_c_{problem.c}" if problem.c else ""
     return (
-        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{sizes}{interval}"
+        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{addends}{sizes}{interval}"
         f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
         f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
         f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"

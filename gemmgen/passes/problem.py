@@ -9,13 +9,13 @@ from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import Problem
 from gemmgen.scaling import parse_granularity
-from gemmgen.spec import GemmSpec
+from gemmgen.spec import AddendSpec, GemmSpec
 
 EXPECTED_M = 4096  # the M that is assumed when nobody says: prefill, or a large batch
 EXPECTED_ROWS = 32768  # and the rows of all groups together: 4096 tokens, eight experts each
 LEAST_EXPECTED_M = 64  # of a group
 
-OUTPUTS = ("bf16", "f16")
+OUTPUTS = ("bf16", "f16", "f32")
 
 
 def admit(spec: GemmSpec) -> Problem:
@@ -46,14 +46,23 @@ def admit(spec: GemmSpec) -> Problem:
         scale_a=spec.a.scale,
         scale_b=spec.b.scale,
         layout=spec.layout,
+        c=addend_dtype(spec, spec.c) if spec.accumulate else None,
         reason=reason,
     )
+
+
+def addend_dtype(spec: GemmSpec, asked: AddendSpec | None) -> str:
+    """What is asked for, else D's, or FP32 where D is FP8, which holds no sums without a scale."""
+    if asked is not None:
+        return asked.dtype
+    return spec.d.dtype if DTYPES[spec.d.dtype].bits > 8 else "f32"
 
 
 def _expected_m(spec: GemmSpec, m: int | None) -> tuple[int, str]:
     if m is not None:
         return max(m, 1), "M is compiled in"
-    if spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
+    rowwise = not GROUPINGS[spec.grouping].sliced
+    if rowwise and spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
         rows = min(max(EXPECTED_ROWS // spec.groups, LEAST_EXPECTED_M), EXPECTED_M)
         return rows, f"nothing said: planned for {rows} rows a group; any number is right"
     if spec.batch_invariant:
@@ -97,8 +106,16 @@ def _check_operands(spec: GemmSpec) -> None:
             got=spec.layout,
             fix="an A of contiguous rows",
         )
+    slices = GROUPINGS[spec.grouping].k_slice
     for name, operand in (("a", spec.a), ("b", spec.b)):
-        block = parse_granularity(operand.scale).mn
+        block, block_k = parse_granularity(operand.scale).mn, parse_granularity(operand.scale).k
+        if slices and block_k and slices % block_k:
+            raise SpecError(
+                "slices of K that end within a scale block",
+                where=f"{name}.scale",
+                expected=f"K blocks that divide {slices}, with grouping: {spec.grouping}",
+                got=operand.scale,
+            )
         if name == "b" and block and block > 1 and block % 8:
             raise SpecError(
                 "scale blocks that end within eight columns",
@@ -123,7 +140,5 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
         yield f"split_k: {spec.split_k}; built: 1"
     if spec.swap_ab is True:
         yield "swap_ab: true; built: false"
-    if spec.accumulate:
-        yield "accumulate: true; built: false"
     if spec.epilogue:
         yield f"epilogue: [{', '.join(spec.epilogue)}]; built: []"

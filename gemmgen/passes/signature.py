@@ -37,9 +37,12 @@ def derive_signature(
     m, n, k = Extent("m"), Extent("n"), Extent("k")
     scales_a, scales_b = promotion.scales_a, promotion.scales_b
 
-    def tensor(name: str, dtype: str, shape: tuple[Extent, ...], layout: str) -> TensorArgument:
-        groups = (Extent("g"),) if name in grouping.grouped else ()
-        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d")
+    def tensor(
+        name: str, dtype: str, shape: tuple[Extent, ...], layout: str, like: str = "", **how: bool
+    ) -> TensorArgument:
+        """Grouped where the argument is that it is like; by default, itself."""
+        groups = (Extent("g"),) if (like or name) in grouping.grouped else ()
+        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d", **how)
 
     def tensor_map(name: str, dtype: str, box: tuple[int, int], *rest: Any) -> KernelParam:
         groups = (1,) if name in grouping.grouped else ()
@@ -63,6 +66,7 @@ def derive_signature(
         matrix(operand_b, problem.b, n),
         *scale("scale_b", scales_b, "n"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
+        *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
         # Clipped rows are written one by one, without a tensor map that knows pitches.
         tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
     )
@@ -82,6 +86,7 @@ def derive_signature(
             if of.way in ("ahead", "after")
         ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
+        *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
         *(
             KernelParam(dimension, "scalar", dimension)

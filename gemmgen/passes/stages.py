@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from gemmgen.errors import SpecError
+from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import lay_out_shared_memory
 from gemmgen.passes.structures import Structure
@@ -33,8 +34,8 @@ def choose_pipeline(
     Raises SpecError when not even two stages fit, or not as many as the spec asks for.
     """
     asked = None if spec.stages == "auto" else spec.stages
-    unroll, unroll_reason = _unroll(spec, problem, structure, tile, mma, promotion)
-    tight = _registers_are_tight(mma, promotion)
+    tight = _registers_are_tight(problem, warps, mma, promotion)
+    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight)
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
     if spec.early_wait is True and not early_wait:
         raise SpecError(
@@ -84,24 +85,22 @@ def choose_pipeline(
 
 
 def _unroll(
-    spec: GemmSpec,
-    problem: Problem,
-    structure: Structure,
-    tile: Tile,
-    mma: Mma,
-    promotion: Promotion,
+    spec: GemmSpec, problem: Problem, structure: Structure, tile: Tile, tight: bool
 ) -> tuple[int, str]:
     if spec.unroll != "auto":
         return structure.unroll, "asked for"
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
-    if _registers_are_tight(mma, promotion) and not looped:
+    if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
     return structure.unroll, "descriptor arithmetic folds into immediates"
 
 
-def _registers_are_tight(mma: Mma, promotion: Promotion) -> bool:
+def _registers_are_tight(problem: Problem, warps: Warps, mma: Mma, promotion: Promotion) -> bool:
     """Whether ptxas runs out of registers when it sees K tiles in straight-line code.
 
-    Seen with 12.8 on every tile that straddles scale blocks and takes two waves; a loop fits.
+    Seen with 12.8 on every tile that straddles scale blocks and takes two waves, and where the C of
+    a wave, loaded ahead, does not fit beside its accumulators; a loop fits.
     """
-    return mma.waves_n > 1 and promotion.straddles
+    with_c = mma.totals + 2 * mma.accumulators + OTHER_REGISTERS
+    ahead = problem.c is not None and with_c > warps.consumer_registers
+    return ahead or (mma.waves_n > 1 and promotion.straddles)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from gemmgen.dtypes import DTYPES
 from gemmgen.plan import Problem, Store, Tile, Warps
 from gemmgen.target import Swizzle
@@ -9,35 +12,60 @@ from gemmgen.target import Swizzle
 WARP_ROWS = 16  # rows of a wgmma accumulator that one warp holds
 
 
-def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
-    """The widest box whose stmatrix writes meet no bank conflict.
+@dataclass(frozen=True)
+class StorePath:
+    """How the threads of a warp write elements of one size to shared memory."""
 
-    A row of 128, 64 or 32 bytes is swizzled. A row of an odd number of 16-byte chunks needs no
-    swizzle: eight rows start in eight different banks. One buffer here; `choose_pipeline` adds a
-    second.
+    template: str
+    instruction: str
+    swizzle: Callable[[int], Swizzle | None]  # for rows of so many bytes; None: banks conflict
+
+
+def _of_matrices(row_bytes: int) -> Swizzle | None:
+    """Eight rows of 16 bytes at a time."""
+    if row_bytes in (128, 64, 32):
+        return Swizzle(row_bytes)
+    return Swizzle.NONE if row_bytes // 16 % 2 == 1 else None
+
+
+def _of_pairs(row_bytes: int) -> Swizzle | None:
+    """Four rows of 32 bytes at a time."""
+    if row_bytes == 128:
+        return Swizzle.B128
+    return Swizzle.NONE if row_bytes // 32 % 2 == 1 else None
+
+
+# By the bytes of an element of D.
+PATHS = {
+    2: StorePath("epilogue/matrices.cuh.jinja", "stmatrix", _of_matrices),
+    4: StorePath("epilogue/pairs.cuh.jinja", "st.shared.v2", _of_pairs),
+}
+
+
+def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
+    """The widest box whose writes meet no bank conflict.
+
+    Its rows are swizzled, or need no swizzle because an odd number of pieces makes the rows that
+    are written together start in different banks. One buffer here; `choose_pipeline` adds a second.
     """
     columns = tile.n // warps.consumers_n
     element = DTYPES[problem.d].bytes
-    for width in sorted(divisors(columns, 8), reverse=True):
-        row_bytes = width * element
-        if row_bytes in (128, 64, 32):
-            swizzle = Swizzle(row_bytes)
-            break
-        if row_bytes // 16 % 2 == 1:
-            swizzle = Swizzle.NONE
-            break
-    granule = swizzle.alignment
-    buffer_bytes = -(-WARP_ROWS * row_bytes // granule) * granule
-    way = (
-        f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of 16-byte chunks a row"
+    path = PATHS[element]
+    width, swizzle = next(
+        (width, swizzle)
+        for width in sorted(divisors(columns, 8), reverse=True)
+        if (swizzle := path.swizzle(width * element)) is not None
     )
+    granule = swizzle.alignment
+    way = f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of pieces a row"
     return Store(
         columns=width,
         chunks=columns // width,
         buffers=1,
-        buffer_bytes=buffer_bytes,
+        buffer_bytes=-(-WARP_ROWS * width * element // granule) * granule,
         swizzle=swizzle,
-        reason=f"{way}: stmatrix without bank conflicts",
+        template=path.template,
+        reason=f"{way}: {path.instruction} without bank conflicts",
     )
 
 

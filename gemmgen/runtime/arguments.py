@@ -28,12 +28,15 @@ class Rule:
     shape: tuple[Extent, ...]
     layout: Layout
     written: bool
+    in_place: bool
 
     @classmethod
     def of(cls, argument: TensorArgument) -> Rule:
         dtype = getattr(torch, DTYPES.get(argument.dtype, INDEX).torch)
         layout = LAYOUTS[argument.layout]
-        return cls(argument.name, dtype, argument.shape, layout, argument.written)
+        return cls(
+            argument.name, dtype, argument.shape, layout, argument.written, argument.in_place
+        )
 
 
 def identity(tensors: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
@@ -181,17 +184,23 @@ def _check_layout(rule: Rule, view: TensorView) -> None:
 
 
 def _check_overlap(filled: Sequence[tuple[Rule, TensorView]]) -> None:
-    """Some tiles are written while others are still being read."""
-    ranges = [(rule, *byte_range(view, rule.dtype.itemsize)) for rule, view in filled]
-    for output, start, end in ranges:
+    """Some tiles are written while others are still being read.
+
+    What may be updated in place is read and written element by element, each by one thread.
+    """
+    ranges = [(rule, view, *byte_range(view, rule.dtype.itemsize)) for rule, view in filled]
+    for output, view, start, end in ranges:
         if not output.written:
             continue
-        for other, other_start, other_end in ranges:
+        for other, other_view, other_start, other_end in ranges:
+            if other.in_place and (other_view, other.dtype) == (view, output.dtype):
+                continue
             if other is not output and start < other_end and other_start < end:
                 raise TensorError(
                     f"{output.name} shares memory with {other.name}",
                     where=output.name,
-                    expected="memory that no other argument uses",
+                    expected="memory that no other argument uses"
+                    + f", or the very same as {other.name}" * other.in_place,
                     got=f"{start:#x} to {end:#x} and {other_start:#x} to {other_end:#x}",
                     fix=f"allocate {output.name} by itself",
                 )

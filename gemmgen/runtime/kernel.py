@@ -55,7 +55,7 @@ class GemmKernel:
 
         The tensors are those of `plan.arguments`, in that order: a [m, k] and b [n, k] in FP8 with
         contiguous rows, scale_a [m, ceil(k/128)] in FP32 with stride 1 over m, scale_b
-        [ceil(n/128), ceil(k/128)] in FP32, d [m, n] in bf16, which is written.
+        [ceil(n/128), ceil(k/128)] in FP32, d [m, n], which is written.
         Raises TensorError, naming the argument, for tensors that the kernel does not take,
         DeviceError for a GPU that is not Hopper, and LaunchError when the driver refuses or the
         number of tensors is wrong. Every tensor is checked before the launch; none is converted.

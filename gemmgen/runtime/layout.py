@@ -70,6 +70,11 @@ def _is_contiguous(view: TensorView, element_bytes: int) -> bool:
     return True
 
 
+def _is_packed(view: TensorView, element_bytes: int) -> bool:
+    whole = view.shape[-1] * element_bytes % TMA_ALIGNMENT == 0
+    return whole and _is_contiguous(view, element_bytes)
+
+
 LAYOUTS = MappingProxyType(
     {
         "row_major": Layout(
@@ -96,10 +101,10 @@ LAYOUTS = MappingProxyType(
             fix="{name} = {name}.contiguous()",
         ),
         "packed": Layout(
-            _is_contiguous,
+            _is_packed,
             contiguous_axis=-1,
             alignment=TMA_ALIGNMENT,
-            expected="a contiguous tensor",
+            expected=f"a contiguous tensor, rows of a multiple of {TMA_ALIGNMENT} bytes",
             fix="{name} = {name}.contiguous()",
         ),
     }

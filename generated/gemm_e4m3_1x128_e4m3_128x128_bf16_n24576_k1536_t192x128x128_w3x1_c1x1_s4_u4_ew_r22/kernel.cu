@@ -41,7 +41,6 @@ constexpr uint32_t kStages = 4, kStageBytes = 41728;  // that TMA delivers to a 
 constexpr uint32_t kRasterBand = 22;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 2;
-constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 // Shared memory: bytes of one element of each array, and where the array begins.
 constexpr uint32_t kBytesA = 24576, kSmemA = 0;  // x 4
@@ -119,11 +118,6 @@ DEVICE float load_global(const float* address) {
   float value;
   asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
   return value;
-}
-DEVICE uint32_t pack(float low, float high) {
-  uint32_t packed;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  return packed;
 }
 
 // ---- wgmma (PTX ISA, Asynchronous Warpgroup Level Matrix Instructions) ----------------------
@@ -352,7 +346,15 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
 
 // ---- Epilogue: totals to bf16, through a buffer of the warp, out by TMA ---------------------
 // No warpgroup waits for another: the epilogue of one overlaps the wgmma of the others.
-//
+using RowTotals = float[kWarpgroupN / 8][4];  // of two rows of a thread, 8 apart
+
+constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
+
+DEVICE uint32_t pack(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
 // stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
 // i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
 DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float (&right)[4]) {
@@ -360,25 +362,29 @@ DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float
                "r"(pack(left[0], left[1])), "r"(pack(left[2], left[3])),
                "r"(pack(right[0], right[1])), "r"(pack(right[2], right[3])) : "memory");
 }
-
-DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,
-                       uint32_t& turn, uint32_t row, uint32_t column, uint32_t lane) {
+// 16 rows of kStoreColumns, from eight columns number `first` of the warpgroup on.
+DEVICE void write_box(uint32_t buffer, const RowTotals& totals, uint32_t first, uint32_t lane) {
   constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
   const uint32_t offset = lane % 16 * kRowBytes;
   const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
 #pragma unroll
+  for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
+    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle), totals[first + j],
+                   totals[first + j + 1]);
+  }
+}
+
+DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,
+                       uint32_t& turn, uint32_t row, uint32_t column, uint32_t lane) {
+#pragma unroll
   for (uint32_t wave = 0; wave < kWavesM; ++wave) {
 #pragma unroll
-    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kMatrices) {
+    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kStoreColumns / 8) {
       const uint32_t buffer = buffers + turn * kBytesD;
       turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
       if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
       __syncwarp();
-#pragma unroll
-      for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
-        store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
-                       totals[wave][first + j], totals[wave][first + j + 1]);
-      }
+      write_box(buffer, totals[wave], first, lane);
       // Written by threads, read by TMA: another proxy.
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       __syncwarp();

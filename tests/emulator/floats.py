@@ -73,9 +73,11 @@ def encode_f16(values: Array) -> NDArray[np.uint16]:
 
 
 def decode(raw: Array, name: str) -> NDArray[np.float32]:
-    """Decode an array of uint8 (FP8) or uint16 (BF16, F16) codes."""
+    """Decode an array of uint8 (FP8), uint16 (BF16, F16) or uint32 (F32) codes."""
     if name in DECODE_FP8:
         return DECODE_FP8[name][raw]
+    if name == "f32":
+        return np.ascontiguousarray(raw).view(np.float32)
     return decode_bf16(raw) if name == "bf16" else decode_f16(raw)
 
 

@@ -126,7 +126,7 @@ GROUPED_TILES = ("auto", "64x64", "128x176", "128x256")
 # Element types of A, B and D.
 ELEMENT_TYPES = (
     *(("e5m2", "e5m2", "bf16"), ("e5m2", "e4m3", "bf16"), ("e4m3", "e5m2", "bf16")),
-    ("e4m3", "e4m3", "f16"),
+    *(("e4m3", "e4m3", "f16"), ("e4m3", "e4m3", "f32")),
 )
 
 

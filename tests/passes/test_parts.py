@@ -73,6 +73,25 @@ def test_stores_meet_no_bank_conflict(tile_n: int) -> None:
     assert store.columns * store.chunks * plan_of(tile=f"64x{tile_n}").warps.consumers_n == tile_n
 
 
+@pytest.mark.parametrize("tile_n", range(16, 257, 16))
+def test_stores_of_f32_meet_no_bank_conflict(tile_n: int) -> None:
+    """Half a warp writes 8 bytes a thread, four rows, to sixteen different pairs of banks."""
+    store = plan_of(tile=f"64x{tile_n}", d={"dtype": "f32"}).store
+    row_bytes = 4 * store.columns
+    for group in range(store.columns // 8):
+        for rows in (range(4), range(4, 8)):
+            pairs = set()
+            for row in rows:
+                for thread in range(4):
+                    column = 8 * group + 2 * thread
+                    if store.swizzle is Swizzle.B128 and row % 2:
+                        column ^= 16
+                    swizzle = (row & store.swizzle.mask) << 4
+                    pairs.add((row * row_bytes + (4 * column ^ swizzle)) // 8 % 16)
+            assert len(pairs) == 16
+    assert store.columns * store.chunks * plan_of(tile=f"64x{tile_n}").warps.consumers_n == tile_n
+
+
 def test_swizzle_fields() -> None:
     assert [(s.span, s.mask, s.alignment) for s in Swizzle] == [
         (0, 0, 128),
