@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gemmgen import GemmSpec, plan_set
+from gemmgen import GemmSpec, __version__, plan_set
 from gemmgen.build import pack
+from gemmgen.research.bench.records import append, new_run, now, package_versions, results_file
 
 M, N, K = 64, 256, 256
 GROUPS = 4
@@ -43,15 +44,14 @@ def main() -> None:
     if asked.first_calls:
         print(json.dumps(first_calls()))
         return
-    from records import new_run, results_file
-    from worker import machine
+    import torch
 
-    about = {**machine(), "mode": "host_time", "run": new_run(), "cpu": cpu()}
+    about = {
+        **{"device": torch.cuda.get_device_name(), "mode": "host_time", "run": new_run()},
+        **{"cpu": cpu(), "versions": {"gemmgen": __version__, **package_versions()}},
+    }
     lines = [*host_times(asked.rounds, asked.calls), *first_call_lines()]
-    with open(results_file("host-time"), "a") as out:
-        for line in lines:
-            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            out.write(json.dumps({**about, **line, "when": when}) + "\n")
+    append(results_file("host-time", about["device"]), [{**about, **line} for line in lines])
     reference = next(line["us"] for line in lines if line["candidate"] == "torch_mm")
     for line in lines:
         if "us" in line:
@@ -95,18 +95,29 @@ def cpu() -> str:
 def candidates(calls: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """Names, and what one call is."""
     import torch
-    from candidates import Inputs, cublaslt_block, cublaslt_tensor_fast
+    from torch.nn.functional import ScalingType, scaled_mm
 
     from gemmgen import numerics, ops
     from gemmgen.ops import dispatch
 
-    inputs = Inputs.random(M, N, K)
-    a, scale_a, b, scale_b = inputs.scaled
+    a16, b16 = (torch.randn(rows, K, device="cuda").bfloat16() for rows in (M, N))
+    a, scale_a = numerics.quantize(a16, "e4m3", "1x128", layout="m_major")
+    b, scale_b = numerics.quantize(b16, "e4m3", "128x128")
     d = torch.empty(M, N, dtype=torch.bfloat16, device="cuda")
-    a16, b16 = inputs.a16.bfloat16(), inputs.b16.bfloat16().T
-    yield "torch_mm", lambda: torch.mm(a16, b16, out=d)
-    for peer in (cublaslt_tensor_fast, cublaslt_block):
-        yield peer.__name__, peer(inputs).launch
+    b16_t, b_t, one = b16.T, b.T, torch.ones((), device="cuda")
+    yield "torch_mm", lambda: torch.mm(a16, b16_t, out=d)
+    yield "torch_scaled_mm_tensor", lambda: torch._scaled_mm(a, b_t, one, one, out_dtype=d.dtype)
+    # torch wants scale_b with K blocks innermost, padded to a multiple of 4.
+    padded = torch.zeros(scale_b.shape[0], 4, device="cuda")
+    padded[:, : scale_b.shape[1]] = scale_b
+    padded_t = padded.T
+    recipes = ScalingType.BlockWise1x128, ScalingType.BlockWise128x128
+    yield (
+        "torch_scaled_mm_block",
+        lambda: scaled_mm(
+            *(a, b_t, scale_a, recipes[0], padded_t, recipes[1]), output_dtype=d.dtype
+        ),
+    )
     yield "ops_out", lambda: ops.gemm(a, scale_a, b, scale_b, out=d)
     yield "ops_new_output", lambda: ops.gemm(a, scale_a, b, scale_b)
     plain = scale_a.contiguous()
@@ -185,7 +196,7 @@ def host_times(rounds: int, calls: int) -> Iterator[Line]:
         first, median, third = statistics.quantiles(times, n=4)
         yield {
             **{"candidate": name, "us": round(median, 3), "us_spread": round(third - first, 3)},
-            **{"m": M, "n": N, "k": K, "rounds": rounds, "calls": calls},
+            **{"m": M, "n": N, "k": K, "rounds": rounds, "calls": calls, "when": now()},
         }
 
 
@@ -228,9 +239,12 @@ def first_call_lines() -> Iterator[Line]:
                 continue
             first, *others = json.loads(done.stdout.splitlines()[-1])
             origin = {key: first[key] for key in ("builds", "cache_hits", "bundle_hits")}
-            yield {"candidate": what, "ms": round(first["ms"], 2), "what": "of a process", **origin}
             later = statistics.median(line["ms"] for line in others)
-            yield {"candidate": what, "ms": round(later, 2), "what": "of a shape", **origin}
+            for which, ms in (("of a process", first["ms"]), ("of a shape", later)):
+                yield {
+                    **{"candidate": what, "ms": round(ms, 2), "what": which, "when": now()},
+                    **origin,
+                }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from gemmgen.errors import SpecError
+from gemmgen.errors import GemmgenError, SpecError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.passes import lower
 from gemmgen.plan import KernelPlan
@@ -36,7 +36,8 @@ def m_bucket(m: int) -> int:
 def expected_rows(grouping: str, m: int, groups: int) -> int:
     """Rows of a group that the planner has in mind when A has `m` rows (in each group, if it has
     an axis of groups)."""
-    shared = grouping != "dense" and "a" not in GROUPINGS[grouping].grouped
+    row = GROUPINGS[grouping]
+    shared = "b" in row.grouped and "a" not in row.grouped
     return max(-(-m // groups) if shared else m, 1)
 
 
@@ -47,11 +48,16 @@ def choose_plan(spec: GemmSpec, bucket: int, target: Target = H200) -> KernelPla
     Raises what `lower` raises.
     """
     plan = reasoned_plan(spec, bucket, target)
-    asked = {
-        key: spelled(plan) for key, spelled in _SPELLED.items() if getattr(spec, key) == "auto"
-    }
-    shared = lower(_for_rows(spec, LARGEST_BUCKET).model_copy(update=asked), target)
-    return shared if _decisions(shared, bucket) == _decisions(plan, bucket) else plan
+    decided = {key: said(plan) for key, said in _SPELLED.items() if getattr(spec, key) == "auto"}
+    # Passes come into the name of a kernel that asks for them, so only where it has to.
+    for keys in (decided, {**decided, "sass": plan.sass.passes}):
+        try:
+            shared = lower(_for_rows(spec, LARGEST_BUCKET).model_copy(update=keys), target)
+        except GemmgenError:
+            continue  # a decision that cannot be asked for
+        if _decisions(shared, bucket) == _decisions(plan, bucket):
+            return shared
+    return plan
 
 
 def reasoned_plan(spec: GemmSpec, bucket: int, target: Target = H200) -> KernelPlan:

@@ -106,5 +106,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandInDriver:
     monkeypatch.setattr(streams, "current_stream", lambda index: 100 + index)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     return stand_in

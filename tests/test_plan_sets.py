@@ -83,5 +83,7 @@ def test_what_is_no_range(m_range: object) -> None:
 
 @pytest.mark.parametrize("grouping", [row.name for row in GROUPINGS.values() if row.scheduler])
 def test_every_grouping_that_is_built(grouping: str) -> None:
-    groups = 1 if grouping == "dense" else 4
-    assert 1 <= len(plan_set(spec(grouping=grouping, groups=groups), (1, 4096))) <= 12
+    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4}
+    if GROUPINGS[grouping].sliced:
+        keys["k"] = "dynamic"
+    assert 1 <= len(plan_set(spec(**keys), (1, 4096))) <= 12

@@ -32,6 +32,7 @@ __all__ = [
     "get_num_sms",
     "grouped_gemm_contiguous",
     "grouped_gemm_masked",
+    "k_grouped_gemm",
     "set_num_sms",
     "warmup",
 ]
@@ -48,15 +49,16 @@ def gemm(
     out_dtype: torch.dtype | None = None,
     num_sms: int | None = None,
 ) -> torch.Tensor:
-    """D [M, N] = A [M, K] B [N, K]^T (+ C), in `out`, or in a new tensor (bf16 unless said).
+    """D [M, N] = A [M, K] B [N, K]^T (+ C), in `out`, or in a new tensor (of C's type, or bf16).
 
+    C is contiguous, and may be `out`. 16-bit operands have no scales, and may be transposed views.
     `num_sms`: how many multiprocessors the kernel may use; None: what `set_num_sms` says.
     """
     operands = (a, scale_a, b, scale_b)
     if is_seen_by_torch(a, b):
         operator = torch.ops.gemmgen.gemm
         return call(operator, out, out_dtype, *operands, c=c, num_sms=num_sms)
-    out = output(out, out_dtype, a, b)
+    out = output(out, out_dtype, a, b, c)
     library.gemm_into(*operands, c=c, out=out, num_sms=num_sms)
     return out
 
@@ -77,7 +79,7 @@ def batched_gemm(
     if is_seen_by_torch(a, b):
         operator = torch.ops.gemmgen.batched_gemm
         return call(operator, out, out_dtype, *operands, c=c, num_sms=num_sms)
-    out = output(out, out_dtype, a, b)
+    out = output(out, out_dtype, a, b, c)
     library.batched_gemm_into(*operands, c=c, out=out, num_sms=num_sms)
     return out
 
@@ -132,4 +134,30 @@ def grouped_gemm_masked(
         return call(operator, out, out_dtype, *operands, num_sms=num_sms)
     out = output(out, out_dtype, a, b)
     library.grouped_gemm_masked_into(*operands, out=out, num_sms=num_sms)
+    return out
+
+
+def k_grouped_gemm(
+    a: torch.Tensor,
+    scale_a: torch.Tensor | None,
+    b: torch.Tensor,
+    scale_b: torch.Tensor | None,
+    k_sizes: torch.Tensor,
+    *,
+    c: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    num_sms: int | None = None,
+) -> torch.Tensor:
+    """D [G, M, N] (+ C): group g sums over its slice of K, A [M, K] and B [N, K] being cut alike.
+
+    `k_sizes`, int32 [G], holds how many elements of K each group has, in order, multiples of 128;
+    it is read on the GPU. A group without any gives zeros, or C. See `gemm`.
+    """
+    operands = (a, scale_a, b, scale_b, k_sizes)
+    if is_seen_by_torch(a, b):
+        operator = torch.ops.gemmgen.k_grouped_gemm
+        return call(operator, out, out_dtype, *operands, c=c, num_sms=num_sms)
+    out = output(out, out_dtype, a, b, c, k_sizes)
+    library.k_grouped_gemm_into(*operands, c=c, out=out, num_sms=num_sms)
     return out

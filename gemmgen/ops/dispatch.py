@@ -109,7 +109,7 @@ def _prepare(
     grouping: str, named: dict[str, torch.Tensor], rows: int | None, num_sms: int | None
 ) -> tuple[Launch, tuple[torch.Tensor, ...]]:
     """A launch, and the copies of scales that it reads: they must live until it is enqueued."""
-    request = request_of(grouping, named, rows)
+    request = read_request(grouping, named, named["d"].dtype, rows)
     if 0 in named["d"].shape:
         return Launch.of_nothing(), ()
     device = _device_of(named)
@@ -134,17 +134,6 @@ def _device_of(named: Mapping[str, torch.Tensor]) -> int:
     return a.get_device()
 
 
-def request_of(
-    grouping: str, named: Mapping[str, torch.Tensor], rows: int | None, dtype: Any = None
-) -> Request:
-    out_dtype = dtype or named["d"].dtype
-    scales = named.get("scale_a"), named.get("scale_b")
-    return read_request(
-        *(grouping, named["a"], scales[0], named["b"], scales[1]),
-        *(out_dtype, rows, "c" in named),
-    )
-
-
 @lru_cache(maxsize=REMEMBERED_PLANS)
 def plan_for(request: Request, device: int, num_sms: int | None) -> KernelPlan:
     """The kernel that a call takes. Raises what `lower` raises."""
@@ -159,12 +148,12 @@ def spec_of(request: Request) -> GemmSpec:
 @cache
 def target_of(device: int, num_sms: int | None) -> Target:
     """What the planner counts on; device -1: none is there, an H200 is assumed."""
-    if device < 0:
-        sms = H200.sms
-    else:
+    target = H200
+    if device >= 0:
         driver.initialize()
-        sms = driver.multiprocessors(device)
-    return replace(H200, sms=sms if num_sms is None else max(1, min(num_sms, sms)))
+        about = {"name": torch.cuda.get_device_name(device), "sms": driver.multiprocessors(device)}
+        target = replace(H200, **about)  # type: ignore[arg-type]
+    return target if num_sms is None else replace(target, sms=max(1, min(num_sms, target.sms)))
 
 
 def kernel_for(plan: KernelPlan, device: int) -> GemmKernel:

@@ -14,10 +14,10 @@ from gemmgen.ops.dispatch import (
     loaded_kernel,
     named_tensors,
     plan_for,
-    request_of,
     spec_of,
     target_of,
 )
+from gemmgen.ops.request import read_request
 from gemmgen.plan import KernelPlan
 from gemmgen.plan_sets import reasoned_plan
 
@@ -55,6 +55,7 @@ def explain(
     *,
     group_ends: torch.Tensor | None = None,
     rows_per_group: torch.Tensor | None = None,
+    k_sizes: torch.Tensor | None = None,
     expected_rows: int | None = None,
     c: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
@@ -65,19 +66,25 @@ def explain(
 
     Tensors of the meta device serve as well: then an H200 is assumed. Raises as the operators do.
     """
-    told = {"contiguous": group_ids, "contiguous_ends": group_ends, "masked": rows_per_group}
+    told = {
+        "contiguous": group_ids,
+        "contiguous_ends": group_ends,
+        "masked": rows_per_group,
+        "k_grouped": k_sizes,
+    }
     groupings = [grouping for grouping, index in told.items() if index is not None]
     if len(groupings) > 1:
         raise TensorError(
             "the groups are told in one way",
-            where="group_ids, group_ends, rows_per_group",
+            where="group_ids, group_ends, rows_per_group, k_sizes",
             expected="at most one of them",
             got=", ".join(groupings),
         )
     grouping = groupings[0] if groupings else "batched" if a.ndim == 3 else "dense"
     named = named_tensors(grouping, (a, scale_a, b, scale_b, told.get(grouping), c, out))
-    out_dtype = out_dtype or (torch.bfloat16 if out is None else out.dtype)
-    request = request_of(grouping, named, expected_rows, out_dtype)
+    given = [tensor.dtype for tensor in (out, c) if tensor is not None]
+    out_dtype = out_dtype or (given or [torch.bfloat16])[0]
+    request = read_request(grouping, named, out_dtype, expected_rows)
     device = a.get_device() if a.is_cuda else -1
     num_sms = num_sms or get_num_sms()
     plan = plan_for(request, device, num_sms)

@@ -35,13 +35,18 @@ def call(
     if out is None:
         result: torch.Tensor = operator(*given, **keys, out_dtype=out_dtype)
         return result
-    out = output(out, out_dtype, *given[:3:2])
+    out = output(out, out_dtype, given[0], given[2])
     operator.out(*given, **keys, out=out)
     return out
 
 
 def output(
-    out: torch.Tensor | None, out_dtype: torch.dtype | None, a: torch.Tensor, b: torch.Tensor
+    out: torch.Tensor | None,
+    out_dtype: torch.dtype | None,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor | None = None,
+    k_sizes: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`out`, or room for D: the rows of A by those of (one group of) B. Raises TensorError."""
     if out is not None:
@@ -56,7 +61,10 @@ def output(
             raise TensorError(
                 f"{name} is no matrix", where=name, expected="a tensor [(G,) rows, K]", got=got
             )
-    return a.new_empty((*a.shape[:-1], b.shape[-2]), dtype=out_dtype or torch.bfloat16)
+    groups = () if k_sizes is None else (k_sizes.shape[0],)
+    if out_dtype is None:
+        out_dtype = torch.bfloat16 if c is None else c.dtype
+    return a.new_empty((*groups, *a.shape[:-1], b.shape[-2]), dtype=out_dtype)
 
 
 # --- Implementations ----------------------------------------------------------------------------
@@ -141,6 +149,21 @@ def grouped_gemm_masked_into(
     run("grouped_gemm_masked", "masked", tensors, m_bucket(expected_rows), num_sms)
 
 
+def k_grouped_gemm_into(
+    a: Tensor,
+    scale_a: Scale,
+    b: Tensor,
+    scale_b: Scale,
+    k_sizes: Tensor,
+    *,
+    c: Tensor | None = None,
+    out: Tensor,
+    num_sms: int | None = None,
+) -> None:
+    """See `ops.k_grouped_gemm`."""
+    run("k_grouped_gemm", "k_grouped", (a, scale_a, b, scale_b, k_sizes, c, out), None, num_sms)
+
+
 # --- Registration -------------------------------------------------------------------------------
 
 # What each takes between the operands and what all take.
@@ -155,22 +178,25 @@ OPERATORS: dict[str, tuple[str, Callable[..., None]]] = {
         "Tensor rows_per_group, SymInt expected_rows, *",
         grouped_gemm_masked_into,
     ),
+    "k_grouped_gemm": ("Tensor k_sizes, *, Tensor? c=None", k_grouped_gemm_into),
 }
 _library: Any = torch.library.Library("gemmgen", "DEF")  # type: ignore[no-untyped-call]
 
 
 def _register(name: str, arguments: str, into: Callable[..., None]) -> None:
+    sliced = name == "k_grouped_gemm"
+
     def new(
         a: Tensor, scale_a: Scale, b: Tensor, *given: Any, out_dtype: Any = None, **keys: Any
     ) -> Tensor:
-        out = output(None, out_dtype, a, b)
+        out = output(None, out_dtype, a, b, keys.get("c"), given[0] if sliced else None)
         into(a, scale_a, b, *given, **keys, out=out)
         return out
 
     def new_fake(
         a: Tensor, scale_a: Scale, b: Tensor, *given: Any, out_dtype: Any = None, **keys: Any
     ) -> Tensor:
-        return output(None, out_dtype, a, b)
+        return output(None, out_dtype, a, b, keys.get("c"), given[0] if sliced else None)
 
     def fake(*given: Any, **keys: Any) -> None:
         pass

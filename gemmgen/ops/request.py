@@ -5,6 +5,7 @@ Reads types and shapes alone, so tensors of the meta device do as well. Knows no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,41 +32,38 @@ class Request:
     b: tuple[str, str]
     d: str
     n: int
-    k: int
+    k: int | None  # None: known at launch only
     layout: str  # nt, nn, tn or tt
-    accumulate: bool
+    c: str | None  # element type of what is added
     bucket: int  # of the rows (of a group) that are expected
 
     def spec(self) -> GemmSpec:
-        """Any M; N and K compiled in."""
+        """Any M; N and K compiled in, unless groups are slices of K."""
+        added = {} if self.c is None or self.c == self.d else {"c": {"dtype": self.c}}
         return GemmSpec(
             a={"dtype": self.a[0], "scale": self.a[1]},
             b={"dtype": self.b[0], "scale": self.b[1]},
             d={"dtype": self.d},
             n=self.n,
-            k=self.k,
+            k=self.k or "dynamic",
             layout=self.layout,
             grouping=self.grouping,
             groups=self.groups,
-            accumulate=self.accumulate,
+            accumulate=self.c is not None,
+            **added,
         )
 
 
 def read_request(
-    grouping: str,
-    a: torch.Tensor,
-    scale_a: torch.Tensor | None,
-    b: torch.Tensor,
-    scale_b: torch.Tensor | None,
-    out_dtype: torch.dtype,
-    rows: int | None,
-    accumulate: bool,
+    grouping: str, named: Mapping[str, torch.Tensor], out_dtype: torch.dtype, rows: int | None
 ) -> Request:
-    """The request of a call; `rows` are those expected of a group, None: all of A's.
+    """The request of a call with tensors by their names in a kernel.
 
-    Raises TensorError for tensors that no kernel takes.
+    `rows` are those expected of a group, None: all of A's. Raises TensorError for tensors that no
+    kernel takes.
     """
-    grouped = GROUPINGS[grouping].grouped
+    mode, a, b = GROUPINGS[grouping], named["a"], named["b"]
+    grouped = mode.grouped
     for name, tensor in (("a", a), ("b", b)):
         if not isinstance(tensor, torch.Tensor):
             got = type(tensor).__name__
@@ -79,26 +77,29 @@ def read_request(
                 got=f"{tensor.ndim}: {list(tensor.shape)}",
             )
     groups = b.shape[0] if "b" in grouped else 1
+    if mode.sliced and mode.index:
+        groups = len(named[mode.index.name])
     m, k = a.shape[-2:]
     if b.shape[-1] != k or ("a" in grouped and a.shape[0] != groups):
         raise TensorError(
             "a and b do not fit together",
             where="b",
-            expected=f"{[groups, b.shape[-2], k] if 'b' in grouped else [b.shape[-2], k]}: "
-            "[(groups,) N, K] with the K of a",
+            expected=f"{[a.shape[0], b.shape[-2], k] if 'a' in grouped else [b.shape[-2], k]}: "
+            "[(groups,) N, K] with the groups and the K of a",
             got=f"{list(b.shape)}; a is {list(a.shape)}",
         )
+    c = named.get("c")
     return Request(
-        grouping,
-        groups,
-        (_dtype("a", a.dtype), _granularity("scale_a", a, scale_a)),
-        (_dtype("b", b.dtype), _granularity("scale_b", b, scale_b)),
-        _dtype("out", out_dtype),
-        b.shape[-2],
-        k,
-        _layout(a, b),
-        accumulate,
-        m_bucket(max(rows, 1) if rows is not None else expected_rows(grouping, m, groups)),
+        grouping=grouping,
+        groups=groups,
+        a=(_dtype("a", a.dtype), _granularity("scale_a", a, named.get("scale_a"))),
+        b=(_dtype("b", b.dtype), _granularity("scale_b", b, named.get("scale_b"))),
+        d=_dtype("out", out_dtype),
+        n=b.shape[-2],
+        k=None if mode.sliced else k,
+        layout=_layout(a, b),
+        c=None if c is None else _dtype("c", c.dtype),
+        bucket=m_bucket(max(rows or expected_rows(grouping, m, groups), 1)),
     )
 
 

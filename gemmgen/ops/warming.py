@@ -8,6 +8,7 @@ import torch
 
 from gemmgen.build import build_plans
 from gemmgen.errors import GemmgenError, SpecError
+from gemmgen.grouping import GROUPINGS
 from gemmgen.numerics import to_m_major
 from gemmgen.ops.dispatch import get_num_sms, kernel_for, target_of
 from gemmgen.ops.request import Request
@@ -55,10 +56,12 @@ def _load_conversions(index: int) -> None:
 
 
 def _refuse_unlike_ops(spec: GemmSpec) -> None:
-    if not (isinstance(spec.n, int) and isinstance(spec.k, int)):
-        raise SpecError(
-            "operators compile N and K in", where="n, k", expected="integers", got=(spec.n, spec.k)
-        )
+    sliced = GROUPINGS[spec.grouping].sliced
+    if spec.n == "dynamic" or (spec.k == "dynamic") != sliced:
+        expected = "an integer for n, dynamic k" if sliced else "integers"
+        got = f"n: {spec.n}, k: {spec.k}"
+        raise SpecError("operators compile N and K in", where="n, k", expected=expected, got=got)
+    added = spec.d.dtype if spec.c is None else spec.c.dtype
     taken = Request(
         grouping=spec.grouping,
         groups=spec.groups,
@@ -66,9 +69,9 @@ def _refuse_unlike_ops(spec: GemmSpec) -> None:
         b=(spec.b.dtype, spec.b.scale),
         d=spec.d.dtype,
         n=spec.n,
-        k=spec.k,
+        k=None if spec.k == "dynamic" else spec.k,
         layout=spec.layout,
-        accumulate=spec.accumulate,
+        c=added if spec.accumulate else None,
         bucket=1,
     ).spec()
     alike = spec.model_copy(update={"expected_m": "auto", "name": None})

@@ -10,6 +10,7 @@ from test_end_to_end import call as emulate
 from gemmgen import numerics, ops
 from gemmgen.build import build_plan
 from gemmgen.ops import dispatch, library
+from gemmgen.ops.request import read_request
 
 pytestmark = pytest.mark.toolchain
 
@@ -22,7 +23,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(op, grouping, tensors, rows, num_sms) -> None:
         named = dispatch.named_tensors(grouping, tensors)
-        plan = dispatch.plan_for(dispatch.request_of(grouping, named, rows), -1, num_sms)
+        plan = dispatch.plan_for(read_request(grouping, named, named["d"].dtype, rows), -1, num_sms)
         ptx = build_plan(plan).artifact.files["kernel.ptx"].decode()
         arguments = dispatch.as_arguments(plan, named)
         read = map(dispatch.as_it_is_read, plan.arguments, arguments)
@@ -95,4 +96,24 @@ def test_sixteen_bit_operands_in_every_layout(layout: str) -> None:
     a = a if layout[0] == "n" else a.T.contiguous().T
     b = b if layout[1] == "t" else b.T.contiguous().T
     d = ops.gemm(a, None, b, None)
+    assert numerics.relative_error(d, expected) <= BOUND
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_is_added(in_place: bool) -> None:
+    inputs = operands(70)
+    c = torch.randn(70, N, generator=torch.Generator().manual_seed(8))
+    expected = c + numerics.reference(*inputs)
+    d = ops.gemm(*inputs, c=c, out=c if in_place else None)
+    assert d.dtype is torch.float32
+    assert numerics.relative_error(d, expected) <= BOUND
+
+
+def test_slices_of_k() -> None:
+    generator = torch.Generator().manual_seed(7)
+    a, b = (torch.randn(rows, 384, generator=generator).bfloat16() for rows in (70, N))
+    sizes = torch.tensor([128, 0, 256], dtype=torch.int32)
+    d = ops.k_grouped_gemm(a, None, b, None, sizes, out_dtype=torch.float32)
+    expected = numerics.grouped_reference("k_grouped", a, None, b, None, sizes, "none", "none")
+    assert d.shape == (3, 70, N)
     assert numerics.relative_error(d, expected) <= BOUND

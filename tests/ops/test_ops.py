@@ -11,8 +11,9 @@ import torch
 from stand_in_gpus import on_gpu
 
 import gemmgen
-from gemmgen import LaunchError, TensorError, UnsupportedError, numerics, ops, plan_set
+from gemmgen import LaunchError, SpecError, TensorError, numerics, ops, plan_set
 from gemmgen.ops import dispatch
+from gemmgen.ops.request import read_request
 from gemmgen.target import H200
 
 N, K, G = 256, 384, 3
@@ -255,8 +256,8 @@ def test_after_a_refused_call_the_right_one_works(gpus) -> None:
         ops.gemm(a, scale_a, b, scale_b, out=placed(torch.zeros(63, N).bfloat16())[0])
     with pytest.raises(TensorError, match="do not fit together"):
         ops.gemm(a, scale_a, b[:, :128], scale_b)
-    with pytest.raises(UnsupportedError, match="f32"):
-        ops.gemm(a, scale_a, b, scale_b, out_dtype=torch.float32)
+    with pytest.raises(SpecError, match="wgmma does not multiply"):
+        ops.gemm(placed(torch.zeros(64, K).bfloat16())[0], None, b, scale_b)
     with pytest.raises(TensorError, match="a is no matrix"):
         ops.gemm(None, scale_a, b, scale_b)
     with pytest.raises(TensorError, match="one way"):
@@ -296,8 +297,8 @@ def test_an_explanation_needs_no_gpu() -> None:
     assert "copied" in str(told)
     limited = ops.explain(meta(4096, 7168), meta(4096, 56, dtype=f32), *tensors[2:], num_sms=66)
     assert limited.sms == 66
-    spec = dispatch.spec_of(dispatch.request_of("dense", {"a": tensors[0], "scale_a": tensors[1],
-        "b": tensors[2], "scale_b": tensors[3]}, None, torch.bfloat16))  # fmt: skip
+    named = dict(zip(("a", "scale_a", "b", "scale_b"), tensors, strict=True))
+    spec = read_request("dense", named, torch.bfloat16, None).spec()
     at_66 = plan_set(spec, (4096, 4096), replace(H200, sms=66))
     assert limited.plan in at_66.plans
 
