@@ -146,7 +146,7 @@ def _kernel(built: Artifact) -> Kernel:
         f"{factor}, {none - factor}",
         sizes=_sizes(plan),
         counts=f"{len(plan.arguments)}, {len(plan.params)}",
-        argument_rows=ROWS.join(map(_argument_row, plan.arguments)),
+        argument_rows=ROWS.join(_argument_row(plan, argument) for argument in plan.arguments),
         param_rows=ROWS.join(_param_row(plan, param) for param in plan.params),
     )
 
@@ -174,13 +174,14 @@ def _sizes(plan: KernelPlan) -> str:
     )
 
 
-def _argument_row(argument: TensorArgument) -> str:
+def _argument_row(plan: KernelPlan, argument: TensorArgument) -> str:
     dimensions = ", ".join(_dimension(extent.dimension) for extent in argument.shape)
     blocks = ", ".join(str(extent.block) for extent in argument.shape)
     element = DTYPES.get(argument.dtype, INDEX)
+    in_place = argument.in_place and argument.dtype == plan.problem.d
     return (
         f'{{"{argument.name}", {element.bytes}, {len(argument.shape)}, '
-        f"{argument.layout.upper()}, {int(argument.written)}, "
+        f"{argument.layout.upper()}, {int(argument.written)}, {int(in_place)}, "
         f"{{{dimensions}}}, {{{blocks}}}}}"
     )
 

@@ -37,8 +37,17 @@ PLANS = [
         spec(n=N, k=K, a={"dtype": "e4m3", "scale": "row"}, b={"dtype": "e4m3", "scale": "tensor"})
     ),
     lower(spec(n=N, k=K, a={"dtype": "bf16"}, b={"dtype": "bf16"}, layout="tn")),
+    lower(spec(n=N, k=K, accumulate=True, tile="64x64")),
     *(
-        lower(spec(n=N, k=K, groups=G, grouping=row.name, tile="64x64"))
+        lower(
+            spec(
+                n=N,
+                k="dynamic" if row.sliced else K,
+                groups=G,
+                grouping=row.name,
+                tile="64x64",
+            )
+        )
         for row in GROUPINGS.values()
         if row.scheduler and row.name != "dense"
     ),
@@ -201,6 +210,19 @@ def test_what_python_refuses_is_refused(library: Path) -> None:
     lines = [line for line in done.stdout.splitlines() if line.startswith(("done", "refused"))]
     assert [line.startswith("refused ") for line in lines] == refused
     assert 5 < sum(refused) < len(refused)
+
+
+@needs_cc
+def test_what_is_added_may_be_the_output(library: Path) -> None:
+    plan = next(plan for plan in PLANS if plan.problem.c)
+    *inputs, c, d = views_of(plan, 70)
+    c = d._replace(strides=(N, 1))
+    same, shifted = (*inputs, c, c), (*inputs, c, c._replace(pointer=c.pointer + 16 * N))
+    done = run(library, plan, [(same, 0), (shifted, 0)])
+    assert [line for line in done.stdout.splitlines() if line.startswith(("done", "refused"))] == [
+        "done",
+        "refused d shares memory with c",
+    ]
 
 
 @needs_cc
