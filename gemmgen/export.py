@@ -141,7 +141,8 @@ def _kernel(built: Artifact) -> Kernel:
         bytes=len(cubin),
         cubin_text="\n".join(f"    {', '.join(map(str, line))}," for line in lines),
         arguments=tuple(map(_described, plan.arguments)),
-        geometry=f"{launch.threads}, {launch.cluster}, {launch.shared_bytes}",
+        geometry=f"{launch.threads}, {launch.cluster}, {launch.shared_bytes}, "
+        f"{int(launch.programmatic)}",
         grid=f"{plan.tile.m * plan.cluster.m}, {plan.tile.n * plan.cluster.n}, "
         f"{factor}, {none - factor}",
         sizes=_sizes(plan),

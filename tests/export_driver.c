@@ -61,7 +61,9 @@ int cuLaunchKernelEx(const unsigned* config, void* function, void** params, void
   memcpy(&stream, config + 8, sizeof stream);
   memcpy(&attributes, config + 10, sizeof attributes);
   printf(" %ju", (uintmax_t)(uintptr_t)stream);
-  if (config[12]) printf(" cluster %u %u", attributes[0], attributes[2]);
+  // An attribute is its id, four bytes of nothing, and a value of 64 bytes.
+  for (unsigned i = 0; i < config[12]; ++i)
+    printf(" %u=%u", attributes[18 * i], attributes[18 * i + 2]);
   for (int i = 0; kinds[i]; ++i) {
     uint64_t pointer = 0;
     uint32_t scalar = 0;

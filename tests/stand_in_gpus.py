@@ -86,9 +86,17 @@ class StandInDriver:
         ctypes.memset(destination, 7, 128)
         self.encoded.append((address, *extents))
 
-    def launch_config(self, ctas, threads, cluster, shared_bytes, stream) -> SimpleNamespace:
+    def launch_config(
+        self, ctas, threads, cluster, shared_bytes, stream, programmatic
+    ) -> SimpleNamespace:
+        early = {"programmatic": True} if programmatic else {}
         return SimpleNamespace(
-            ctas=ctas, threads=threads, cluster=cluster, shared_bytes=shared_bytes, stream=stream
+            ctas=ctas,
+            threads=threads,
+            cluster=cluster,
+            shared_bytes=shared_bytes,
+            stream=stream,
+            **early,
         )
 
     def launch(self, function: str, config: SimpleNamespace, params: int, name: str) -> None:

@@ -38,6 +38,8 @@ PLANS = [
     ),
     lower(spec(n=N, k=K, a={"dtype": "bf16"}, b={"dtype": "bf16"}, layout="tn")),
     lower(spec(n=N, k=K, accumulate=True, tile="64x64")),
+    lower(spec(n=N, k=K, pdl=True, tile="64x64")),
+    lower(spec(n=N, k=K, pdl=True, tile="64x64", cluster="2x1")),
     *(
         lower(
             spec(
@@ -158,8 +160,9 @@ def expected_lines(plan, views, num_sms: int) -> list[str]:
         lines.append(f"map {' '.join(map(str, (*numbers, *extents, *value.strides)))}")
     geometry = plan.launch
     grid = (ctas, 1, 1, geometry.threads, 1, 1, geometry.shared_bytes, 77)
-    cluster = f" cluster 4 {geometry.cluster}" if geometry.cluster > 1 else ""
-    return [*lines, f"launch {' '.join(map(str, grid))}{cluster} {' '.join(params)}"]
+    attributes = f" 4={geometry.cluster}" if geometry.cluster > 1 else ""
+    attributes += " 6=1" if geometry.programmatic else ""
+    return [*lines, f"launch {' '.join(map(str, grid))}{attributes} {' '.join(params)}"]
 
 
 @needs_cc

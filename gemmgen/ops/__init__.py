@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 
 from gemmgen.ops import library
-from gemmgen.ops.dispatch import get_num_sms, set_num_sms
+from gemmgen.ops.dispatch import get_num_sms, get_pdl, set_num_sms, set_pdl
 from gemmgen.ops.explanation import Explanation, explain
 from gemmgen.ops.library import call, is_seen_by_torch, output
 from gemmgen.ops.warming import warmup
@@ -30,10 +30,12 @@ __all__ = [
     "explain",
     "gemm",
     "get_num_sms",
+    "get_pdl",
     "grouped_gemm_contiguous",
     "grouped_gemm_masked",
     "k_grouped_gemm",
     "set_num_sms",
+    "set_pdl",
     "warmup",
 ]
 

@@ -40,6 +40,7 @@ _launches: dict[tuple[Any, ...], Launch] = {}
 _kernels: dict[tuple[str, str], GemmKernel] = {}  # by name and request
 _locks: dict[tuple[str, str], threading.Lock] = {}
 _num_sms: int | None = None
+_pdl = False
 
 
 def set_num_sms(num_sms: int | None) -> None:
@@ -61,6 +62,18 @@ def get_num_sms() -> int | None:
     return _num_sms
 
 
+def set_pdl(pdl: bool) -> None:
+    """Whether kernels are launched by programmatic dependent launch: a call may then start while
+    the kernel before it on the stream still runs, and waits for it before memory is touched."""
+    global _pdl
+    _pdl = pdl
+
+
+def get_pdl() -> bool:
+    """What `set_pdl` set."""
+    return _pdl
+
+
 def run(
     op: str,
     grouping: str,
@@ -74,7 +87,7 @@ def run(
     if num_sms is None:
         num_sms = _num_sms
     try:
-        key = (grouping, rows, num_sms, identity(tensors))
+        key = (grouping, rows, num_sms, _pdl, identity(tensors))
         launch = _launches.get(key)
     except (AttributeError, RuntimeError):  # no tensors, or none that lie in memory
         key, launch = None, None
@@ -109,7 +122,7 @@ def _prepare(
     grouping: str, named: dict[str, torch.Tensor], rows: int | None, num_sms: int | None
 ) -> tuple[Launch, tuple[torch.Tensor, ...]]:
     """A launch, and the copies of scales that it reads: they must live until it is enqueued."""
-    request = read_request(grouping, named, named["d"].dtype, rows)
+    request = read_request(grouping, named, named["d"].dtype, rows, _pdl)
     if 0 in named["d"].shape:
         return Launch.of_nothing(), ()
     device = _device_of(named)

@@ -10,6 +10,7 @@ from gemmgen.errors import TensorError
 from gemmgen.ops.dispatch import (
     as_arguments,
     get_num_sms,
+    get_pdl,
     lies_as,
     loaded_kernel,
     named_tensors,
@@ -84,7 +85,7 @@ def explain(
     named = named_tensors(grouping, (a, scale_a, b, scale_b, told.get(grouping), c, out))
     given = [tensor.dtype for tensor in (out, c) if tensor is not None]
     out_dtype = out_dtype or (given or [torch.bfloat16])[0]
-    request = read_request(grouping, named, out_dtype, expected_rows)
+    request = read_request(grouping, named, out_dtype, expected_rows, get_pdl())
     device = a.get_device() if a.is_cuda else -1
     num_sms = num_sms or get_num_sms()
     plan = plan_for(request, device, num_sms)

@@ -36,6 +36,7 @@ class Request:
     layout: str  # nt, nn, tn or tt
     c: str | None  # element type of what is added
     bucket: int  # of the rows (of a group) that are expected
+    pdl: bool = False
 
     def spec(self) -> GemmSpec:
         """Any M; N and K compiled in, unless groups are slices of K."""
@@ -50,12 +51,17 @@ class Request:
             grouping=self.grouping,
             groups=self.groups,
             accumulate=self.c is not None,
+            pdl=self.pdl,
             **added,
         )
 
 
 def read_request(
-    grouping: str, named: Mapping[str, torch.Tensor], out_dtype: torch.dtype, rows: int | None
+    grouping: str,
+    named: Mapping[str, torch.Tensor],
+    out_dtype: torch.dtype,
+    rows: int | None,
+    pdl: bool = False,
 ) -> Request:
     """The request of a call with tensors by their names in a kernel.
 
@@ -100,6 +106,7 @@ def read_request(
         layout=_layout(a, b),
         c=None if c is None else _dtype("c", c.dtype),
         bucket=m_bucket(max(rows or expected_rows(grouping, m, groups), 1)),
+        pdl=pdl,
     )
 
 

@@ -73,6 +73,7 @@ def _refuse_unlike_ops(spec: GemmSpec) -> None:
         layout=spec.layout,
         c=added if spec.accumulate else None,
         bucket=1,
+        pdl=spec.pdl,
     ).spec()
     alike = spec.model_copy(update={"expected_m": "auto", "name": None})
     if alike != taken:

@@ -257,21 +257,38 @@ def encode_tensor_map(
 
 
 def launch_config(
-    ctas: int, threads: int, cluster: int, shared_bytes: int, stream: int
+    ctas: int,
+    threads: int,
+    cluster: int,
+    shared_bytes: int,
+    stream: int,
+    programmatic: bool = False,
 ) -> LaunchConfig:
-    """A one-dimensional grid of CTAs, in clusters along x when a cluster holds more than one."""
+    """A one-dimensional grid of CTAs, in clusters along x when a cluster holds more than one.
+
+    A programmatic one may start before the kernel ahead of it on the stream has ended.
+    """
     config = cuda.CUlaunchConfig()
     config.gridDimX, config.gridDimY, config.gridDimZ = ctas, 1, 1
     config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
     config.sharedMemBytes = shared_bytes
     config.hStream = cuda.CUstream(stream)
+    attributes = []
     if cluster > 1:
         attribute = cuda.CUlaunchAttribute()
         attribute.id = cuda.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
         dimension = attribute.value.clusterDim
         dimension.x, dimension.y, dimension.z = cluster, 1, 1
-        config.attrs = [attribute]
-        config.numAttrs = 1
+        attributes.append(attribute)
+    if programmatic:
+        ids = cuda.CUlaunchAttributeID
+        attribute = cuda.CUlaunchAttribute()
+        attribute.id = ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        attributes.append(attribute)
+    if attributes:
+        config.attrs = attributes
+        config.numAttrs = len(attributes)
     return config
 
 

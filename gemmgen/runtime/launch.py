@@ -63,7 +63,8 @@ class LoadedKernel:
                 self._configs.clear()
             shape = self._geometry
             config = self._configs[ctas, stream] = driver.launch_config(
-                ctas, shape.threads, shape.cluster, shape.shared_bytes, stream
+                *(ctas, shape.threads, shape.cluster, shape.shared_bytes, stream),
+                programmatic=shape.programmatic,
             )
         return config
 

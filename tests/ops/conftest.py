@@ -34,4 +34,5 @@ def gpus(monkeypatch: pytest.MonkeyPatch, compilers) -> Iterator[stand_in_gpus.S
     yield stand_in_gpus.install(monkeypatch)
     dispatch.forget()
     dispatch.set_num_sms(None)
+    dispatch.set_pdl(False)
     gemmgen.unseal()

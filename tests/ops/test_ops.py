@@ -110,6 +110,19 @@ def test_num_sms_plans_and_limits_the_launch(gpus) -> None:
         ops.set_num_sms(0)
 
 
+def test_programmatic_dependent_launch_is_another_kernel(gpus) -> None:
+    inputs = dense(64)
+    (d,) = placed(torch.zeros(64, N, dtype=torch.bfloat16))
+    for pdl in (False, True, True, False):
+        ops.set_pdl(pdl)
+        assert ops.get_pdl() is pdl
+        ops.gemm(*inputs, out=d)
+        assert ops.explain(*inputs, out=d).plan.launch.programmatic is pdl
+    early = [hasattr(launch.config, "programmatic") for launch in gpus.launches]
+    assert early == [False, True, True, False]
+    assert len(gpus.loaded) == 2
+
+
 @pytest.mark.parametrize("told", ["group_ids", "group_ends", "rows_per_group", "batched"])
 def test_groups(gpus, told: str) -> None:
     m = 384

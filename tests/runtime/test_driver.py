@@ -154,6 +154,16 @@ def test_launch_config() -> None:
     assert (dimension.x, dimension.y, dimension.z) == (2, 1, 1)
 
 
+@pytest.mark.parametrize("cluster", [1, 2])
+def test_a_launch_that_may_start_early(cluster: int) -> None:
+    config = driver.launch_config(66, 384, cluster, 1000, stream=0, programmatic=True)
+    attribute = config.attrs[-1]
+    ids = cuda.CUlaunchAttributeID
+    assert config.numAttrs == len(config.attrs) == cluster
+    assert attribute.id == ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    assert attribute.value.programmaticStreamSerializationAllowed == 1
+
+
 def test_a_single_cta_is_launched_without_a_cluster() -> None:
     assert driver.launch_config(1, 128, cluster=1, shared_bytes=0, stream=0).numAttrs == 0
 
