@@ -291,6 +291,7 @@ class Launch:
     threads: int
     cluster: int  # CTAs; 1: launched without a cluster
     shared_bytes: int
+    programmatic: bool  # it may start before the kernel ahead of it has ended, and waits for it
     reason: str
 
 

@@ -69,6 +69,7 @@ buildable = st.fixed_dictionaries(
         "sass": auto_or(st.sampled_from(([], ["sparse_yield"], ["interleave_ffma"]))),
         "toolchain": auto_or(st.just("12.8")),
         "accumulate": st.booleans(),
+        "pdl": st.booleans(),
         "batch_invariant": st.booleans(),
         "name": st.sampled_from(("moe-up", "8x8", "int", "mainloop", "k_1")),
     },

@@ -69,6 +69,7 @@ def kernel_name(
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
     addends = f"_c_{problem.c}" if problem.c else ""
+    hints += "_pdl" if spec.pdl else ""
     return (
         f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"
         f"_{'swap' * mma.swap_ab}t{tile.m}x{tile.n}x{tile.k}"
