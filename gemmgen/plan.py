@@ -1,8 +1,7 @@
 """What was decided: one frozen part a decision, all of them data.
 
 `passes.lower` makes a plan, `render` prints it, the runtime launches by it. A plan holds numbers,
-names and reasons; nothing here computes anything but sums of its own fields. Extents are in
-elements unless a comment says bytes.
+names and reasons; nothing here computes but sums of its fields. Extents are in elements.
 """
 
 from __future__ import annotations
