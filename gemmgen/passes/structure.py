@@ -27,4 +27,5 @@ class Structure:
     swap_ab: bool = False
     warpgroups_k: int = 1
     split_k: int = 1
+    a_stationary: bool = False
     reason: str = ""

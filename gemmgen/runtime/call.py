@@ -100,3 +100,10 @@ def count_ctas(clusters: int, cluster: int, resident_clusters: int, num_sms: int
             )
         resident_clusters = min(resident_clusters, num_sms // cluster)
     return cluster * min(clusters, resident_clusters)
+
+
+def with_equal_rows(plan: KernelPlan, m: int, ctas: int) -> int:
+    """As many CTAs, or a few less where every row of tiles should have the same number."""
+    most_idle = plan.launch.most_idle
+    idle = ctas % -(-m // plan.tile.m)
+    return ctas - idle if most_idle and most_idle * idle <= ctas else ctas

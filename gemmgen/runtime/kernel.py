@@ -13,7 +13,7 @@ from gemmgen.counters import count
 from gemmgen.errors import DeviceError
 from gemmgen.runtime import driver, streams
 from gemmgen.runtime.arguments import Arguments, common_device, identity
-from gemmgen.runtime.call import count_clusters, count_ctas, prepare_call
+from gemmgen.runtime.call import count_clusters, count_ctas, prepare_call, with_equal_rows
 from gemmgen.runtime.launch import Launch, LoadedKernel
 from gemmgen.runtime.loading import refuse_capture
 from gemmgen.target import COMPUTE_CAPABILITY
@@ -99,6 +99,7 @@ class GemmKernel:
         loaded = self._loaded.get(index) or self._load(index)
         geometry = self.plan.launch
         ctas = count_ctas(clusters, geometry.cluster, loaded.resident_clusters, num_sms)
+        ctas = with_equal_rows(self.plan, sizes["m"], ctas)
         # The driver encodes tensor maps for a context; a thread that never used the GPU has none.
         with driver.current(loaded.context):
             params, storage = prepare_call(self.plan, sizes, views)
