@@ -37,6 +37,8 @@ class Problem:
     scale_d: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
     c: str | None  # dtype of what is added; None: nothing
+    bias: str | None  # dtype of what an operation adds to every row; None: nothing
+    operations: tuple[str, ...]  # on the totals, in their order
     reason: str
 
 

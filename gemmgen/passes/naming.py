@@ -68,6 +68,9 @@ def kernel_name(
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
     addends = f"_c_{problem.c}" if problem.c else ""
+    addends += "".join(
+        f"_{name}" + (f"_{problem.bias}" if name == "bias" else "") for name in problem.operations
+    )
     return (
         f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"
         f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"

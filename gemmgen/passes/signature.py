@@ -70,6 +70,7 @@ def derive_signature(
         matrix(operand_b, problem.b, n),
         *scale("scale_b", scales_b, "n"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
+        *([tensor("bias", bias, (n,), "contiguous", like="b")] if (bias := problem.bias) else []),
         *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
         # Clipped rows are written one by one, without a tensor map that knows pitches.
         tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
@@ -91,6 +92,7 @@ def derive_signature(
             if of.way in ("ahead", "after")
         ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
+        *([KernelParam("bias", "pointer", "bias", bias)] if bias else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
         *(KernelParam(of.name, "pointer", of.name, "f32", written=True) for of in scales_d),

@@ -38,6 +38,14 @@ class Structure:
     most_stages: int = 8
     reason: str = ""
 
+    @property
+    def totals(self) -> int:
+        """FP32 sums of a thread of the consumer warpgroups."""
+        return self.tile_m * self.tile_n // (128 * self.warpgroups_m * self.warpgroups_n)
+
+
+# A thread with more of them spilled with most pairs of C, operations and new scales (ptxas 12.8).
+MOST_TOTALS_OF_STEPS = 96
 
 # Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
 # smaller are estimates. A third warpgroup hides the epilogue of the other two, hence its overhead.
@@ -128,13 +136,23 @@ def _ranked(problem: Problem, grouping: Grouping, kept: bool, sms: int) -> list[
     m, groups = problem.expected_m, problem.groups
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     most = 4 if grouping.index is None else 2
-    tiles = tuple(s for s in (KEPT_TILES if kept else TILES) if s.warpgroups_m <= most)
+    tiles = tuple(
+        s
+        for s in (KEPT_TILES if kept else TILES)
+        if s.warpgroups_m <= most and (_steps_out(problem) < 2 or s.totals <= MOST_TOTALS_OF_STEPS)
+    )
     if m <= 64:
         return _one_wave(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
         return _one_wave(MIDDLE_TILES, n * groups, k, sms)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
+
+
+def _steps_out(problem: Problem) -> int:
+    """What happens to totals between the last K tile and their conversion."""
+    scaled = problem.scale_d != "none"
+    return (problem.c is not None) + len(problem.operations) + scaled
 
 
 def _one_wave(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
