@@ -11,19 +11,16 @@ Lines of JSON go to benchmarks/results/, a table is printed last.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from records import new_run, results_file
-
 from gemmgen.dtypes import DTYPES
 from gemmgen.quantise.build import build_quantiser
 from gemmgen.quantise.plan import CORRECTIONS, plan_quantiser, plan_transpose
+from gemmgen.research.bench.records import append, new_run, now, results_file
 
 SHAPES = "4096x7168,4096x2048,128x7168,16384x7168"
 LAYOUTS = {  # of scales, by granularity; `transpose` is numerics.to_m_major of 1x128 scales
@@ -115,8 +112,7 @@ def measure_all(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from gemmgen.quantise.kernels import QuantiseKernels
 
     kernels, flush = QuantiseKernels(asked.kernels), L2Flush()
-    out = Path(asked.out or results_file("quantise"))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = Path(asked.out or results_file("quantise", torch.cuda.get_device_name()))
     about = {
         "device": torch.cuda.get_device_name(),
         "mode": "quantise",
@@ -132,8 +128,7 @@ def measure_all(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for case in cases(asked):
         for record in measure_case(case, asked, kernels, flush):
             line = about | record
-            with open(out, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            append(out, [line])
             yield line
 
 
@@ -186,7 +181,7 @@ def measure_case(
                 "of_copy": round(timings[-1].median / timing.median, 4),
                 "equal_bits": equal if name == "gemmgen" else None,
                 "kernel": timing.kernel[:200],
-                "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "when": now(),
                 "timer": timing.timer,
                 "l2": state,
                 "sm_clock_mhz": samples.clock,

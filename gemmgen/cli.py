@@ -7,10 +7,10 @@ that the others do not wait for it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from gemmgen import cli_sass, cli_toolchain, cli_tune
+from gemmgen import cli_bench, cli_report, cli_sass, cli_serving, cli_sweep, cli_toolchain, cli_tune
 from gemmgen.cli_json import AsJson, print_json
+from gemmgen.cli_progress import building
 from gemmgen.errors import GemmgenError
 from gemmgen.version import __version__
 
@@ -39,6 +40,7 @@ SpecFile = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="One spec, o
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 with a message, 2 for wrong usage, 130 when interrupted."""
     warnings.showwarning = _show_warning
+    os.environ.pop("GEMMGEN_STRICT", None)  # it is about what happens behind calls: a verb is asked
     try:
         app(arguments)
     except GemmgenError as error:
@@ -73,7 +75,7 @@ def build(
     from gemmgen.spec_file import load_specs
 
     specs = load_specs(spec)
-    with _progress(len(specs)) as advance:
+    with building(len(specs)) as advance:
         outcomes = build_kernels(specs, out=out, progress=advance)
     if as_json:
         print_json({"kernels": [_outcome_record(outcome) for outcome in outcomes]})
@@ -112,7 +114,13 @@ def show(spec: SpecFile, as_json: AsJson = False) -> None:
 
 app.command()(cli_sass.inspect)
 app.command()(cli_sass.patch)
+app.command()(cli_bench.bench)
+app.command()(cli_sweep.sweep)
 app.command()(cli_tune.tune)
+app.command()(cli_serving.warmup)
+app.command()(cli_serving.bundle)
+app.command()(cli_serving.export)
+app.command()(cli_report.report)
 app.add_typer(cli_toolchain.app, name="toolchain")
 
 
@@ -222,20 +230,6 @@ def _outcome_record(outcome: Build | GemmgenError) -> dict[str, Any]:
         "resources": manifest.resources,
         "sass": manifest.sass,
     }
-
-
-@contextmanager
-def _progress(kernels: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr for several kernels on a terminal, else nothing; gives what moves it on."""
-    if kernels < 2 or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("building", total=kernels)
-        yield lambda: bar.advance(task)
 
 
 def _show_warning(

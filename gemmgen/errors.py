@@ -80,6 +80,18 @@ class TuneError(GemmgenError):
     """A search cannot begin or go on: nothing to vary, or a log that belongs to another search."""
 
 
+class BenchError(GemmgenError):
+    """Nothing can be measured on this machine."""
+
+
+class ResultsError(GemmgenError):
+    """A results file cannot be used: not one of ours, of a newer gemmgen, or held by another."""
+
+
+class SweepError(GemmgenError):
+    """A sweep asks for nothing, for what no spec has, or for more than was meant."""
+
+
 class ArtifactError(GemmgenError):
     """A built kernel cannot be written to or read from disk."""
 
@@ -102,3 +114,7 @@ class LaunchError(GemmgenError):
 
 class TensorError(LaunchError):
     """An argument has the wrong dtype, shape, stride, alignment or device."""
+
+
+class StrictError(GemmgenError):
+    """A call needed a compiler, or scales in another layout, while gemmgen is sealed."""

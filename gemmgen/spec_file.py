@@ -56,7 +56,7 @@ def load_specs(path: str | Path) -> list[GemmSpec]:
     The name of a file in a spec, that of a pattern, is relative to the folder of the spec's file.
     Raises SpecError with all problems of all specs of the file.
     """
-    document = _read(Path(path))
+    document = read_yaml(Path(path))
     if not isinstance(document, dict):
         raise SpecError(
             "the file holds no spec",
@@ -108,7 +108,7 @@ def _found_from(folder: Path, call: object) -> object:
     return f"{match[1]}{folder / match[2]}{match[3]}" if match else call
 
 
-def _read(path: Path) -> object:
+def read_yaml(path: Path) -> object:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:

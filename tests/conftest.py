@@ -25,8 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither read nor fill the user's cache, unless they are told where one is."""
+    """Tests neither read nor fill the user's cache, unless they are told where one is; and plan
+    without the user's tuned table."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMGEN_TUNED", "")
         if "GEMMGEN_CACHE_DIR" not in os.environ:
             patch.setenv("GEMMGEN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -129,3 +129,14 @@ def test_the_readme_quotes_a_kernel_that_is_rendered() -> None:
     (excerpt,) = re.findall(r"```cuda\n(.*?)```", readme, re.DOTALL)
     texts = [path.read_text() for path in GENERATED.glob("*/kernel.cu")]
     assert any(excerpt in text for text in texts)
+
+
+@pytest.mark.parametrize("grouping", ["dense", "contiguous"])
+def test_a_kernel_that_starts_early_waits_before_it_reads(grouping: str) -> None:
+    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4, "tile": "64x64"}
+    text = render(lower(GemmSpec(**spec(**keys, pdl=True))))
+    entry = text[text.index("__global__") :]
+    waits = entry.index("wait_for_earlier_kernels();")
+    reads = "load_tiles(" if grouping == "dense" else "TileScheduler tile("
+    assert waits < entry.index(reads)
+    assert "griddepcontrol" not in render(lower(GemmSpec(**spec(**keys))))

@@ -2,7 +2,8 @@
 
 Every round launches every candidate once, in an order that turns with the round, so that clocks and
 temperature favour nobody. Times are CUPTI's, of the kernels alone: a marker kernel before and after
-each launch tells which kernels belong to it. Without CUPTI, CUDA events serve; they include gaps.
+each launch tells which kernels belong to it. Without CUPTI, CUDA events serve, which are a second
+opinion otherwise; they include gaps.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def measure(launches: Sequence[Launch], rounds: int, flush: Callable[[], None]) 
     try:
         return _measure_by_cupti(launches, rounds, flush)
     except _MarkersLost:
-        return _measure_by_events(launches, rounds, flush)
+        return measure_by_events(launches, rounds, flush)
 
 
 def rotated(count: int, rounds: int) -> list[int]:
@@ -142,12 +143,17 @@ def between_markers(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
 # --- CUDA events --------------------------------------------------------------------------------
 
 
-def _measure_by_events(
+def timing_event() -> Any:
+    event: Callable[..., Any] = torch.cuda.Event  # which torch does not annotate
+    return event(enable_timing=True)
+
+
+def measure_by_events(
     launches: Sequence[Launch], rounds: int, flush: Callable[[], None]
 ) -> list[Timing]:
+    """One timing a launch, in their order: from before it to after it on the stream."""
     order = rotated(len(launches), rounds)
-    event: Callable[..., Any] = torch.cuda.Event  # which torch does not annotate
-    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in order]
+    pairs = [(timing_event(), timing_event()) for _ in order]
     for index, (start, end) in zip(order, pairs, strict=True):
         flush()
         start.record()

@@ -1,4 +1,4 @@
-"""Clock and power of the GPU while it is measured. Reads, and touches no setting of the card."""
+"""Clock, power and temperature of the GPU while it is measured. Reads, and changes no setting."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Samples:
 
     clocks: list[float] = field(default_factory=list)  # MHz, of the multiprocessors
     watts: list[float] = field(default_factory=list)
+    celsius: list[float] = field(default_factory=list)
 
     @property
     def clock(self) -> int:
@@ -34,17 +35,24 @@ class Samples:
     def power(self) -> int:
         return round(statistics.median(self.watts))
 
+    @property
+    def temperature(self) -> int:
+        """The highest one."""
+        return round(max(self.celsius))
+
 
 @contextmanager
-def sampling(uuid: str) -> Iterator[Samples]:
-    """Read clock and power of a GPU in the background until the block ends, once at least."""
-    read, samples, done = _reader(uuid), Samples(), threading.Event()
+def sampling(uuid: str, samples: Samples | None = None) -> Iterator[Samples]:
+    """Read a GPU in the background until the block ends, once at least; `samples` takes more."""
+    read, done = _reader(uuid), threading.Event()
+    samples = Samples() if samples is None else samples
 
     def sample() -> None:
         while True:
-            clock, watts = read()
+            clock, watts, celsius = read()
             samples.clocks.append(clock)
             samples.watts.append(watts)
+            samples.celsius.append(celsius)
             if done.wait(INTERVAL):
                 return
 
@@ -66,13 +74,19 @@ def driver_version() -> str:
     return _nvidia_smi("driver_version").splitlines()[0]
 
 
-def _reader(uuid: str) -> Callable[[], tuple[float, float]]:
-    """A function that reads clock (MHz) and power (W). `uuid` begins with GPU-."""
+def temperature(uuid: str) -> float:
+    """Degrees Celsius now."""
+    return _reader(uuid)()[2]
+
+
+def _reader(uuid: str) -> Callable[[], tuple[float, float, float]]:
+    """A function that reads clock (MHz), power (W) and degrees Celsius. `uuid` begins with GPU-."""
     if pynvml is None:
 
-        def read() -> tuple[float, float]:
-            clock, watts = _nvidia_smi("clocks.sm,power.draw", uuid).split(",")
-            return float(clock), float(watts)
+        def read() -> tuple[float, float, float]:
+            fields = _nvidia_smi("clocks.sm,power.draw,temperature.gpu", uuid).split(",")
+            clock, watts, celsius = map(float, fields)
+            return clock, watts, celsius
 
         return read
     pynvml.nvmlInit()
@@ -80,6 +94,7 @@ def _reader(uuid: str) -> Callable[[], tuple[float, float]]:
     return lambda: (
         pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
         pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
     )
 
 

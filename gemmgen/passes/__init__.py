@@ -6,7 +6,7 @@ one frozen part of the plan. There is no pass manager and no half-filled plan.
 
 from __future__ import annotations
 
-from gemmgen.errors import SpecError
+from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.passes.accumulation import choose_interval
 from gemmgen.passes.instruction import choose_instruction
@@ -16,26 +16,43 @@ from gemmgen.passes.operands import place_operands
 from gemmgen.passes.problem import admit
 from gemmgen.passes.promotion import plan_promotion
 from gemmgen.passes.raster import choose_raster
+from gemmgen.passes.reduction import plan_reduction
 from gemmgen.passes.sass import choose_sass
 from gemmgen.passes.shared_memory import lay_out_shared_memory
 from gemmgen.passes.signature import derive_signature
 from gemmgen.passes.stages import choose_pipeline
 from gemmgen.passes.store_path import choose_store
-from gemmgen.passes.structures import Structure, candidate_structures
+from gemmgen.passes.structure import Structure
+from gemmgen.passes.structures import candidate_structures
 from gemmgen.passes.tiling import place_tile
+from gemmgen.passes.tuning import as_not_tuned, as_tuned, with_tuned_keys
 from gemmgen.passes.warpgroups import assign_warpgroups
 from gemmgen.plan import KernelPlan, Problem, Sass
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
+from gemmgen.tuned import Table, current_table
 
 
-def lower(spec: GemmSpec, target: Target = H200) -> KernelPlan:
+def lower(spec: GemmSpec, target: Target = H200, table: Table | None = None) -> KernelPlan:
     """Decide everything about the kernel of a spec.
 
-    Raises UnsupportedError for what this version does not build and SpecError for a request that no
-    Hopper kernel can satisfy, with the limit that it breaks. What the spec fixes is never changed.
+    What was measured for a request that decides nothing itself comes from the tuned table: `table`,
+    or the current one. Raises UnsupportedError for what this version does not build and SpecError
+    for a request that no Hopper kernel can satisfy, with the limit that it breaks. What the spec
+    fixes is never changed.
     """
     problem = admit(spec)
+    entry = (current_table() if table is None else table).find(spec, problem, target)
+    if entry is None:
+        return _plan(spec, problem, target)
+    try:
+        tuned = with_tuned_keys(spec, entry)
+        return as_tuned(_plan(tuned, admit(tuned), target), spec, entry)
+    except (SpecError, UnsupportedError) as refusal:
+        return as_not_tuned(_plan(spec, problem, target), refusal)
+
+
+def _plan(spec: GemmSpec, problem: Problem, target: Target) -> KernelPlan:
     sass = choose_sass(spec)
     if spec.sass != "auto":
         # With the content of a pattern's file in its place the request stands alone, as it does in
@@ -63,14 +80,18 @@ def _lower_structure(
     grouping = GROUPINGS[spec.grouping]
     tile, cluster = place_tile(structure, problem, target)
     warps = assign_warpgroups(structure, tile, target)
-    operand_a, operand_b = place_operands(spec, problem, tile)
+    operand_a, operand_b = place_operands(spec, problem, tile, cluster)
     interval = choose_interval(spec, problem, tile)
-    mma = choose_instruction(problem, tile, warps, interval, operand_a, operand_b)
+    mma = choose_instruction(
+        problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab
+    )
     promotion = plan_promotion(problem, grouping, tile, cluster, warps, interval, target)
-    store = choose_store(problem, tile, warps)
+    reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
+    store = choose_store(problem, grouping, tile, warps, mma, reduction)
     pipeline, store = choose_pipeline(
         spec,
         problem,
+        grouping,
         structure,
         tile,
         warps,
@@ -78,15 +99,26 @@ def _lower_structure(
         operand_a,
         operand_b,
         promotion,
+        reduction,
         store,
         target,
     )
-    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
+    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
-    launch = choose_launch(warps, cluster, smem)
+    launch = choose_launch(spec, warps, cluster, smem)
     name = kernel_name(
-        spec, problem, tile, cluster, warps, promotion, pipeline, scheduler, operand_a, operand_b
+        spec,
+        problem,
+        tile,
+        cluster,
+        warps,
+        mma,
+        promotion,
+        pipeline,
+        scheduler,
+        operand_a,
+        operand_b,
     )
     return KernelPlan(
         name=name,
@@ -99,6 +131,7 @@ def _lower_structure(
         operand_a=operand_a,
         operand_b=operand_b,
         promotion=promotion,
+        reduction=reduction,
         pipeline=pipeline,
         store=store,
         smem=smem,

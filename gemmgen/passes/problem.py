@@ -68,7 +68,8 @@ def addend_dtype(spec: GemmSpec, asked: AddendSpec | None) -> str:
 def _expected_m(spec: GemmSpec, m: int | None) -> tuple[int, str]:
     if m is not None:
         return max(m, 1), "M is compiled in"
-    if spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
+    rowwise = not GROUPINGS[spec.grouping].sliced
+    if rowwise and spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
         rows = min(max(EXPECTED_ROWS // spec.groups, LEAST_EXPECTED_M), EXPECTED_M)
         return rows, f"nothing said: planned for {rows} rows a group; any number is right"
     if spec.batch_invariant:
@@ -112,8 +113,16 @@ def _check_operands(spec: GemmSpec) -> None:
             got=spec.layout,
             fix="an A of contiguous rows",
         )
+    slices = GROUPINGS[spec.grouping].k_slice
     for name, operand in (("a", spec.a), ("b", spec.b)):
-        block = parse_granularity(operand.scale).mn
+        block, block_k = parse_granularity(operand.scale).mn, parse_granularity(operand.scale).k
+        if slices and block_k and slices % block_k:
+            raise SpecError(
+                "slices of K that end within a scale block",
+                where=f"{name}.scale",
+                expected=f"K blocks that divide {slices}, with grouping: {spec.grouping}",
+                got=operand.scale,
+            )
         if name == "b" and block and block > 1 and block % 8:
             raise SpecError(
                 "scale blocks that end within eight columns",
@@ -135,9 +144,5 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
         yield f"grouping: {spec.grouping}; built: {modes}"
     if spec.schedule not in ("auto", "cooperative"):
         yield f"schedule: {spec.schedule}; built: cooperative"
-    if spec.warpgroups != "auto" and spec.warpgroups.k != 1:
-        yield f"warpgroups: {spec.warpgroups}; built: one warpgroup along K"
-    if spec.split_k not in ("auto", 1):
-        yield f"split_k: {spec.split_k}; built: 1"
-    if spec.swap_ab is True:
-        yield "swap_ab: true; built: false"
+    if spec.split_k not in ("auto", 1, 2):
+        yield f"split_k: {spec.split_k}; built: 1, 2"

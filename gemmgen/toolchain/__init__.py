@@ -10,11 +10,13 @@ from gemmgen.toolchain.nvdisasm import Nvdisasm
 from gemmgen.toolchain.nvrtc import NVRTC_OPTIONS, Nvrtc, PtxResult, compile_to_ptx
 from gemmgen.toolchain.ptxas import PTXAS_OPTIONS, AssembleResult, Ptxas, assemble
 from gemmgen.toolchain.ptxas_log import Flaw, Resources
+from gemmgen.toolchain.refusal import REFUSED_FOLDER
 from gemmgen.toolchain.repeat import nvrtc_command, ptxas_command
 
 __all__ = [
     "NVRTC_OPTIONS",
     "PTXAS_OPTIONS",
+    "REFUSED_FOLDER",
     "AssembleResult",
     "CompileResult",
     "Compilers",

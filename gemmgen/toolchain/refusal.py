@@ -13,6 +13,8 @@ from gemmgen.errors import CompileError
 from gemmgen.toolchain.diagnostics import trim_log
 from gemmgen.toolchain.ptxas_log import FLAWS, Flaw, find_flaws
 
+REFUSED_FOLDER = "gemmgen-refused-"  # how the names of folders begin that hold a refused text
+
 
 def keep_text(source: str, ptx: str | None, name: str, source_path: Path | None) -> Path:
     """Leave the text where a person can look at it, the PTX beside its source.
@@ -24,7 +26,7 @@ def keep_text(source: str, ptx: str | None, name: str, source_path: Path | None)
     path = source_path or Path(f"{name}.cu")
     with suppress(OSError):  # a full disk must not hide what the compiler said
         if source_path is None:
-            path = Path(tempfile.mkdtemp(prefix="gemmgen-refused-")) / path
+            path = Path(tempfile.mkdtemp(prefix=REFUSED_FOLDER)) / path
             path.write_text(source, encoding="utf-8")
         if ptx is not None:
             path.with_suffix(".ptx").write_text(ptx, encoding="utf-8")
