@@ -64,6 +64,7 @@ class Work:
     out_bytes: int  # of an element of D
     promotions: float  # of partial sums into FP32 totals, in a K tile
     yields: bool  # FFMA of the promotion yield
+    a_stationary: bool = False  # A is loaded once a row of tiles: next to nothing
 
     @classmethod
     def of(cls, plan: KernelPlan, m: int, n: int, k: int) -> Work:
@@ -81,6 +82,7 @@ class Work:
             out_bytes=DTYPES[plan.problem.d].bytes,
             promotions=plan.tile.k / interval if (interval := plan.promotion.interval_k) else 0.0,
             yields=bool(plan.sass.passes),
+            a_stationary=bool(getattr(plan.pipeline, "a_tiles", 0)),
         )
 
 
@@ -120,7 +122,9 @@ def predict(work: Work, sms: int, c: Coefficients) -> Prediction:
     serial = min(c.serial[work.consumers - 1] + (0.0 if work.yields else c.no_yields), 1.0)
     compute = max(tensor, promotion) + serial * min(tensor, promotion)
     compute += c.k_tile / c.clock / work.consumers
-    loaded = work.tile_m / work.cluster_n + work.tile_n / work.cluster_m
+    loaded = work.tile_n / work.cluster_m
+    if not work.a_stationary:
+        loaded += work.tile_m / work.cluster_n
     l2 = loaded * work.tile_k * work.bits / 8 / c.l2
     latency = c.latency / work.stages
     epilogue = c.epilogue / work.consumers + elements * work.out_bytes / c.store

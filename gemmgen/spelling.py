@@ -114,10 +114,16 @@ class Spelling:
         """What `promote` is given before the wave."""
         promotion = self._plan.promotion
         accumulators = "accumulators[wave]" if promotion.kept else "accumulators"
+        columns = ["scales_b", self.scales_b_address] * (promotion.scales_b.way == "stage")
+        return ", ".join(["totals", accumulators, *["scales"] * bool(self.factors), *columns])
+
+    @property
+    def scales_b_address(self) -> str:
+        """Of this thread's first scale of B for a wave, where every column has one."""
+        promotion = self._plan.promotion
         part = "part * kBytesPartB + " if promotion.parts > 1 else ""
         ring = "behind" if promotion.kept else "ring"
-        columns = [f"{ring}.scale_b() + {part}scale_offset_b"] * (promotion.scales_b.way == "stage")
-        return ", ".join(["totals", accumulators, *["scales"] * bool(self.factors), *columns])
+        return f"{ring}.scale_b() + {part}scale_offset_b + 4 * wave_n * kMmaN"
 
     @property
     def first_interval(self) -> str:
@@ -240,21 +246,13 @@ class Spelling:
 
     @property
     def copies_of_a(self) -> list[Copy]:
-        multicast = self._plan.cluster.multicast_a
-        return [
-            self._operand_copy(self._plan.operand_a, "m", multicast, "n"),
-            *self._scale_copies("a", "m"),
-        ]
+        return self._copies(self._plan.operand_a, "m", self._plan.cluster.multicast_a, "n")
 
     @property
     def copies_of_b(self) -> list[Copy]:
-        multicast = self._plan.cluster.multicast_b
-        return [
-            self._operand_copy(self._plan.operand_b, "n", multicast, "m"),
-            *self._scale_copies("b", "n"),
-        ]
+        return self._copies(self._plan.operand_b, "n", self._plan.cluster.multicast_b, "m")
 
-    def _operand_copy(self, operand: Operand, axis: str, multicast: bool, rank: str) -> Copy:
+    def _copies(self, operand: Operand, axis: str, multicast: bool, rank: str) -> list[Copy]:
         name, upper = operand.name, operand.name.upper()
         several = operand.boxes > 1
         smem = self.in_stage(name) + f" + i * kBoxBytes{upper}" * several
@@ -264,11 +262,12 @@ class Spelling:
             self._group(name) + [f"ctas_{name}"] * multicast + [f"policy_{name}"] * operand.hinted
         )
         function = "tma_multicast" if multicast else "tma_load"
-        return Copy(
+        copy = Copy(
             call=f"{function}({', '.join([smem, f'map_{name}', 'full', *where, *extra])});",
             condition=f"if (tile.rank_{rank} == 0) " if multicast else "",
             count=f"kBoxes{upper}" if several else "",
         )
+        return [copy, *self._scale_copies(name, axis)]
 
     def _scale_copies(self, operand: str, axis: str) -> list[Copy]:
         if dict(self.scales)[operand].way != "stage":

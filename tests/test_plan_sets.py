@@ -41,7 +41,13 @@ def test_expected_rows(grouping: str, rows: int) -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"n": 7168, "k": 2048}, {"n": 7168, "k": 16384}, {"grouping": "masked", "groups": 8}],
+    [
+        {},
+        {"n": 7168, "k": 2048},
+        {"n": 7168, "k": 512},
+        {"n": 7168, "k": 16384},
+        {"grouping": "masked", "groups": 8},
+    ],
 )
 def test_every_m_has_the_planners_choice(keys: dict[str, object]) -> None:
     kernels = plan_set(spec(**keys), (1, 20_000))
@@ -50,7 +56,7 @@ def test_every_m_has_the_planners_choice(keys: dict[str, object]) -> None:
     for m in (1, 16, 64, 65, 128, 129, 1000, 4096, 20_000):
         plan, choice = kernels.for_rows(m), reasoned_plan(spec(**keys), m_bucket(m))
         assert plan in kernels.plans
-        for part in ("tile", "warps", "pipeline", "operand_b"):
+        for part in ("tile", "warps", "pipeline", "operand_b", "launch"):
             ours, theirs = getattr(plan, part), getattr(choice, part)
             assert {**vars(ours), "reason": ""} == {**vars(theirs), "reason": ""}
 

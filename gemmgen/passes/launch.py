@@ -5,7 +5,6 @@ from __future__ import annotations
 from gemmgen.plan import Cluster, Launch, Scheduler, Smem, Warps
 from gemmgen.spec import GemmSpec
 
-
 MOST_IDLE = 8  # one in so many multiprocessors, so that every row of tiles has as many CTAs
 
 
