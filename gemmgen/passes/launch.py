@@ -5,7 +5,9 @@ from __future__ import annotations
 from gemmgen.plan import Cluster, Launch, Scheduler, Smem, Warps
 from gemmgen.spec import GemmSpec
 
-MOST_IDLE = 8  # one in so many multiprocessors, so that every row of tiles has as many CTAs
+# One in so many multiprocessors is left idle so that every row of tiles has as many CTAs; otherwise
+# CTAs change the row on their way and no longer read the same columns of B at the same time.
+MOST_IDLE = 32
 
 
 def choose_launch(

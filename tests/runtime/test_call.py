@@ -47,8 +47,9 @@ def test_whole_clusters_that_run_at_once_and_have_work(
     [
         (4096, 132, 128),  # 32 rows of tiles
         (4096, 131, 128),
-        (4096, 100, 96),
-        (4096, 40, 40),  # a fifth would be idle
+        (4096, 100, 100),  # a twenty-fifth would be idle
+        (4096, 40, 40),
+        (4608, 132, 132),  # 36 rows would leave 24 idle
         (128 * 70, 132, 132),
         (128 * 200, 132, 132),
         (1, 132, 132),
