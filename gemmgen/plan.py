@@ -34,6 +34,7 @@ class Problem:
     d: str
     scale_a: str  # scale granularities
     scale_b: str
+    scale_d: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
     c: str | None  # dtype of what is added; None: nothing
     reason: str
@@ -233,6 +234,9 @@ class Store:
     buffer_bytes: int
     swizzle: Swizzle
     template: str  # how a buffer is written
+    scale_columns: int  # of D that share a scale; 0: it has none
+    largest: str  # finite value of D's type, as C++ spells it
+    corrections: int  # of a quotient from a reciprocal, until it is what IEEE 754 says
     reason: str
 
     @property

@@ -178,6 +178,8 @@ class OutputSpec(_Model):
     """The output D, [M, N], row-major."""
 
     dtype: DTypeName
+    scale: Granularity = "none"
+    """Rows x columns that share one new FP32 scale, with a dtype of 8 bits."""
 
 
 class AddendSpec(_Model):

@@ -74,7 +74,11 @@ ROOMS: dict[str, set[str]] = {
     "tune_tables": {"measure", "tune"},
     "cli_tune": {
         *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
-        *("tune", "tune_tables", "cli_json"),
+        *("tune", "tune_tables", "research", "cli_json", "cli_progress", "cli_tune_plans"),
+    },
+    "cli_tune_plans": {
+        *("errors", "version", "target", "spec", "cubin_file", "tuned", "research"),
+        *("cli_json", "cli_progress"),
     },
     "cli_serving": {
         *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "target"),
@@ -107,9 +111,9 @@ GUESTS = {
     "platformdirs": {"cache", "toolchain", "tuned"},
     "typer": {
         *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
-        *("cli_serving", "cli_tune"),
+        *("cli_serving", "cli_tune", "cli_tune_plans"),
     },
-    "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
+    "rich": {"cli_progress", "tables", "inspection_tables", "research", "tune_tables"},
     "dask": {"research"},
     "pandas": {"research"},
     "pyarrow": {"research"},

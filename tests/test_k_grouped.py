@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from axes import K_SIZES as SIZES
 from test_axes import fp8, of_type, operand
 from test_end_to_end import Frozen, built, call
 
@@ -14,12 +15,6 @@ from gemmgen import GemmSpec, SpecError, lower, numerics
 pytestmark = pytest.mark.toolchain
 
 BOUND_F32 = 1e-3
-SIZES = (  # elements of K of each group, wrong numbers included: none may reach beyond A and B
-    (256, 128, 0, 384),
-    (0, 0, 0, 0),
-    (0, 128, 640, 128),
-    (200, -3, 2**31 - 1, 128),
-)
 K = 896
 
 

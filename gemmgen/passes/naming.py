@@ -56,9 +56,13 @@ def kernel_name(
     )
     mode = "" if spec.grouping == "dense" else f"{spec.grouping}{problem.groups}_"
     layout = "" if problem.layout == "nt" else f"{problem.layout}_"
-    a, b = (
+    a, b, d = (
         dtype if scale == "none" else f"{dtype}_{scale}"
-        for dtype, scale in ((problem.a, problem.scale_a), (problem.b, problem.scale_b))
+        for dtype, scale in (
+            (problem.a, problem.scale_a),
+            (problem.b, problem.scale_b),
+            (problem.d, problem.scale_d),
+        )
     )
     interval = ""
     if spec.promotion_interval != "auto":
@@ -66,7 +70,7 @@ def kernel_name(
     addends = f"_c_{problem.c}" if problem.c else ""
     hints += "_pdl" if spec.pdl else ""
     return (
-        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{addends}{sizes}{interval}"
+        f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"
         f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
         f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
         f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"

@@ -169,7 +169,7 @@ def _check_layout(rule: Rule, view: TensorView) -> None:
             expected=layout.expected,
             got=f"strides {tuple(view.strides)} of shape {list(view.shape)}, {rule.dtype}",
             # A copy of the output would be written, and thrown away.
-            fix="allocate it with torch.empty"
+            fix=f"allocate it with {layout.allocation}"
             if rule.written
             else layout.fix.format(name=rule.name),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpu.kernels import GROUPED, MLP, OPS_MS, STRUCTURE_K, STRUCTURE_N, spec, use_bundle
+from gpu.kernels import CHAIN, GROUPED, MLP, OPS_MS, STRUCTURE_K, STRUCTURE_N, spec, use_bundle
 from gpu.problem import LARGEST_ERROR, known_problem, random_problem
 from gpu.test_grouped import INDICES, MARK, M, marked, operands, poison_nobodys_rows
 from gpu.test_grouped import assert_right as assert_groups_right
@@ -30,6 +30,7 @@ def _as_before():
     yield
     gemmgen.unseal()
     ops.set_num_sms(None)
+    ops.set_pdl(False)
 
 
 # --- Results ------------------------------------------------------------------------------------
@@ -268,6 +269,44 @@ def test_two_gpus() -> None:
     assert numerics.equal_bits(d.to(expected.device), expected) == 1.0
     with pytest.raises(TensorError, match="wrong device"):
         ops.gemm(problem.a, problem.scale_a, *inputs[2:])
+
+
+def chain(links: int) -> torch.Tensor:
+    """Each product reads what the one before has written."""
+    generator = torch.Generator("cuda").manual_seed(3)
+    x, b = torch.randn(2, CHAIN, CHAIN, device="cuda", generator=generator)
+    b, x = (b / CHAIN**0.5).bfloat16(), x.bfloat16()
+    for _ in range(links):
+        x = ops.gemm(x, None, b, None)
+    return x
+
+
+def test_kernels_that_start_early_see_what_those_before_wrote() -> None:
+    expected = chain(40)
+    ops.set_pdl(True)
+    for _ in range(50):
+        assert numerics.equal_bits(chain(40), expected) == 1.0
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = chain(40)
+    for _ in range(50):
+        result.fill_(torch.nan)
+        graph.replay()
+        assert numerics.equal_bits(result, expected) == 1.0
+
+
+def test_kernels_that_start_early_see_the_counts_of_the_kernel_before() -> None:
+    inputs = operands("masked", INDICES["masked"][0])
+    wanted = inputs[4].clone()
+    expected = marked(numerics.grouped_reference("masked", *inputs))
+    d = torch.empty(expected.shape, dtype=torch.bfloat16, device="cuda")
+    ops.set_pdl(True)
+    for _ in range(50):
+        d.fill_(MARK)
+        inputs[4].zero_()
+        inputs[4].copy_(wanted)
+        ops.grouped_gemm_masked(*inputs, 160, out=d)
+        assert_groups_right(d, expected)
 
 
 # --- What is refused ----------------------------------------------------------------------------
