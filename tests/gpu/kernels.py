@@ -233,6 +233,10 @@ def ops_plans() -> list[KernelPlan]:
         square = GemmSpec(a=bf16, b=bf16, d=bf16, n=CHAIN, k=CHAIN, pdl=pdl)
         wanted.append((square, (CHAIN, CHAIN)))
     wanted.append((spec(n=584, k=912, grouping="masked", groups=4, pdl=True), (160, 160)))
+    rows_and_k = {"dtype": "e4m3", "scale": "1x128"}
+    keys = {"grouping": "k_grouped", "groups": 3, "accumulate": True}
+    sliced = GemmSpec(a=rows_and_k, b=rows_and_k, d={"dtype": "f32"}, n=CHAIN, k="dynamic", **keys)
+    wanted.append((sliced, (CHAIN, CHAIN)))
     half = plan_set(wanted[0][0], (2000, 2000), replace(H200, sms=66))
     plans = [plan for item, rows in wanted for plan in plan_set(item, rows)]
     return list(dict.fromkeys([*plans, *half]))

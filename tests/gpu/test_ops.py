@@ -84,6 +84,19 @@ def test_groups(grouping: str) -> None:
         assert_groups_right(d, expected)
 
 
+def test_slices_of_k_added_in_place() -> None:
+    generator = torch.Generator("cuda").manual_seed(5)
+    a, b = torch.randn(2, CHAIN, 384, device="cuda", generator=generator)
+    a8, scale_a = numerics.quantize(a, "e4m3", "1x128", layout="m_major")
+    b8, scale_b = numerics.quantize(b, "e4m3", "1x128", layout="m_major")
+    sizes = torch.tensor([128, 0, 256], dtype=torch.int32, device="cuda")
+    d = torch.randn(3, CHAIN, CHAIN, device="cuda", generator=generator)
+    operands = (a8, scale_a, b8, scale_b, sizes)
+    expected = d + numerics.grouped_reference("k_grouped", *operands, "1x128", "1x128")
+    assert ops.k_grouped_gemm(*operands, c=d, out=d) is d
+    assert numerics.relative_error(d, expected) <= LARGEST_ERROR
+
+
 def test_fewer_multiprocessors_give_the_same_bits() -> None:
     problem = random_problem(2000, STRUCTURE_N, STRUCTURE_K)
     d = ops.gemm(*problem.inputs)
