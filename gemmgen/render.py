@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CUDA_TYPES = {
     "u32": "uint32_t",
+    "u64": "uint64_t",
     "i32": "int",
     "f32": "float",
     "bf16": "uint16_t",

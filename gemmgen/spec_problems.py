@@ -84,7 +84,9 @@ def _groups(spec: GemmSpec) -> Iterator[Problem]:
 def _tile_warpgroups(spec: GemmSpec) -> Iterator[Problem]:
     if spec.tile != "auto" and spec.warpgroups != "auto":
         tile, layout = spec.tile, spec.warpgroups
-        if spec.swap_ab is not True and tile.m % (64 * layout.m):
+        # Fewer rows than 64 are those of a tile with swap_ab, unless it says false.
+        swapped = spec.swap_ab is True or (spec.swap_ab == "auto" and tile.m < 64)
+        if not swapped and tile.m % (64 * layout.m):
             yield Problem(
                 "warpgroups",
                 f"expected warpgroups along M that take multiples of 64 rows of the tile {tile}",

@@ -139,11 +139,7 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
         yield f"grouping: {spec.grouping}; built: {modes}"
     if spec.schedule not in ("auto", "cooperative"):
         yield f"schedule: {spec.schedule}; built: cooperative"
-    if spec.warpgroups != "auto" and spec.warpgroups.k != 1:
-        yield f"warpgroups: {spec.warpgroups}; built: one warpgroup along K"
-    if spec.split_k not in ("auto", 1):
-        yield f"split_k: {spec.split_k}; built: 1"
-    if spec.swap_ab is True:
-        yield "swap_ab: true; built: false"
+    if spec.split_k not in ("auto", 1, 2):
+        yield f"split_k: {spec.split_k}; built: 1, 2"
     if spec.epilogue:
         yield f"epilogue: [{', '.join(spec.epilogue)}]; built: []"

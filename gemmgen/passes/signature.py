@@ -9,7 +9,6 @@ from typing import Any
 
 from gemmgen.dtypes import INDEX
 from gemmgen.grouping import Grouping
-from gemmgen.passes.store_path import WARP_ROWS
 from gemmgen.plan import (
     Extent,
     KernelParam,
@@ -61,6 +60,9 @@ def derive_signature(
         return [tensor(name, "f32", blocks, layout)]
 
     index = grouping.index
+    by_pointer = store.direct or grouping.clipped
+    # Rows that are written without a tensor map: groups are then apart by their rows alone.
+    packed = grouping.clipped or (store.direct and "d" in grouping.grouped)
     scales_d = []
     if block := store.scale_columns:
         scales_d = [tensor("scale_d", "f32", (m, Extent("n", block)), "m_major", like="d")]
@@ -71,8 +73,7 @@ def derive_signature(
         *scale("scale_b", scales_b, "n"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
         *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
-        # Clipped rows are written one by one, without a tensor map that knows pitches.
-        tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
+        tensor("d", problem.d, (m, n), "packed" if packed else "row_major"),
         *scales_d,
     )
     scales = (("scale_a", scales_a), ("scale_b", scales_b))
@@ -84,7 +85,11 @@ def derive_signature(
             for name, of in scales
             if of.way == "stage"
         ),
-        tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
+        *(
+            []
+            if store.direct
+            else [tensor_map("d", problem.d, (store.columns, store.rows), store.swizzle)]
+        ),
         *(
             KernelParam(name, "pointer", name, "f32")
             for name, of in scales
@@ -92,8 +97,9 @@ def derive_signature(
         ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
-        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
+        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if by_pointer else []),
         *(KernelParam(of.name, "pointer", of.name, "f32", written=True) for of in scales_d),
+        *([KernelParam("pitch_d", "pitch", "d", "u64")] if store.direct else []),
         *(
             KernelParam(dimension, "scalar", dimension)
             for dimension in ("m", "n", "k")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.errors import SpecError
-from gemmgen.plan import Problem, Store, Tile, Warps
+from gemmgen.grouping import Grouping
+from gemmgen.plan import Mma, Problem, Reduction, Store, Tile, Warps
 from gemmgen.scaling import parse_granularity
 from gemmgen.target import Swizzle
 
@@ -51,7 +52,53 @@ PATHS = {
 }
 
 
-def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
+def choose_store(
+    problem: Problem,
+    grouping: Grouping,
+    tile: Tile,
+    warps: Warps,
+    mma: Mma,
+    reduction: Reduction,
+) -> Store:
+    """Sums of parts leave from the registers that added them, all others through a buffer.
+
+    With swap_ab so do the rows of tiles that hold rows of several groups.
+    """
+    if reduction.divided or (mma.swap_ab and grouping.clipped):
+        return Store(
+            direct=True,
+            rows=0,
+            columns=0,
+            chunks=0,
+            buffers=0,
+            buffer_bytes=0,
+            swizzle=Swizzle.NONE,
+            template="few_rows/direct.cuh.jinja",
+            reason="from registers: two columns of D a thread",
+        )
+    if mma.swap_ab:
+        return _transposed(problem, tile, warps)
+    return _buffered(problem, tile, warps)
+
+
+def _transposed(problem: Problem, tile: Tile, warps: Warps) -> Store:
+    """A warp's 16 rows of B are 16 columns of D: 32 bytes of every row of the tile."""
+    row_bytes = WARP_ROWS * DTYPES[problem.d].bytes
+    swizzle = Swizzle(row_bytes)
+    return Store(
+        direct=False,
+        rows=tile.m,
+        columns=WARP_ROWS,
+        chunks=tile.n // warps.consumers_n // WARP_ROWS,
+        buffers=1,
+        buffer_bytes=-(-tile.m * row_bytes // swizzle.alignment) * swizzle.alignment,
+        swizzle=swizzle,
+        template="few_rows/transposed.cuh.jinja",
+        reason=f"{swizzle.span}-byte swizzle: transposing stmatrix without bank conflicts",
+    )
+
+
+def _buffered(problem: Problem, tile: Tile, warps: Warps) -> Store:
     """The widest box whose writes meet no bank conflict. Raises SpecError for scale blocks it cuts.
 
     Its rows are swizzled, or need no swizzle because an odd number of pieces makes the rows that
@@ -78,6 +125,8 @@ def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
     granule = swizzle.alignment
     way = f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of pieces a row"
     return Store(
+        direct=False,
+        rows=WARP_ROWS,
         columns=width,
         chunks=columns // width,
         buffers=1,

@@ -49,9 +49,16 @@ def param_values(
             values.append(sizes[param.source])
         elif param.kind == "pointer":
             values.append(tensors[param.source][1].pointer)
+        elif param.kind == "pitch":
+            view = tensors[param.source][1]
+            # torch leaves the stride of an axis of one element to chance.
+            values.append(view.strides[-2] if view.shape[-2] > 1 else view.shape[-1])
         else:
             values.append(tensor_map_args(param, *tensors[param.source]))
     return values
+
+
+NUMBERS = {"pointer": ctypes.c_void_p, "scalar": ctypes.c_uint32, "pitch": ctypes.c_uint64}
 
 
 def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
@@ -59,7 +66,7 @@ def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
     if isinstance(value, TensorMapArgs):
         tensor_map = encode(value)
         return tensor_map.address, tensor_map
-    number = ctypes.c_uint32(value) if kind == "scalar" else ctypes.c_void_p(value)
+    number = NUMBERS[kind](value)
     return ctypes.addressof(number), number
 
 

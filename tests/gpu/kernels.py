@@ -58,10 +58,15 @@ PEER_SHAPES = [
         )
     ),
     (8192, 8192, 8192),
-    (16, 7168, 16384),
-    (1, 7168, 2048),
+    *((m, 7168, 16384) for m in (1, 16, 32)),
+    *((m, 2112, 7168) for m in (1, 8, 32)),
+    *((m, 7168, 2048) for m in (1, 20)),
+    (16, 4096, 7168),
+    (16, 24576, 1536),
+    (16, 32768, 512),
 ]
 EDGE_MS = (0, 1, 7, 63, 65, 127, 129, 4097)
+FEW_ROWS, FEW_MS = 16, (1, 7, 9, 17)
 EDGE_NS = (8, 24, 576, 2112, 7168)
 EDGE_KS = (16, 112, 128, 144, 7168)
 
@@ -74,6 +79,11 @@ def planned(m: int, n: int, k: int) -> GemmSpec:
 def compiled(n: int, k: int) -> GemmSpec:
     """N and K compiled in, M not known."""
     return spec(n=n, k=k)
+
+
+def few(n: int, k: int) -> GemmSpec:
+    """The planner's choice for few rows, whatever M is then."""
+    return spec(n=n, k=k, expected_m=FEW_ROWS)
 
 
 DYNAMIC = spec(n="dynamic", k="dynamic")
@@ -112,6 +122,21 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "not patched": {"tile": "128x128", "sass": [], "name": "not_patched"},
     "interleaved": {"tile": "128x128", "sass": ["interleave_ffma"], "name": "interleaved"},
     "compiled M": {"tile": "128x128", "m": 300},
+    **{f"swapped {m}x64": {"tile": f"{m}x64", "swap_ab": True} for m in (8, 16, 24, 32, 48, 64)},
+    **{f"swapped 16x{n}": {"tile": f"16x{n}"} for n in (128, 192, 256)},
+    "swapped, no early wait": {"tile": "16x64", "early_wait": False, "unroll": 1},
+}
+# K divided: sums are added in another order, so the bits are those of no other structure.
+DIVIDED: dict[str, dict[str, Any]] = {
+    **{f"swapped 16x64x{k}": {"tile": "16x64", "warpgroups": f"1x1x{k}"} for k in (2, 3, 4)},
+    "swapped 16x128 1x2x2": {"tile": "16x128", "warpgroups": "1x2x2"},
+    "swapped split": {"tile": "24x64", "split_k": 2},
+    "swapped 32x64x4 split": {"tile": "32x64", "warpgroups": "1x1x4", "split_k": 2},
+    "64x32x3": {"tile": "64x32", "warpgroups": "1x1x3"},
+    "64x32x3 split": {"tile": "64x32", "warpgroups": "1x1x3", "split_k": 2},
+    "64x32x3 cluster 2x1": {"tile": "64x32", "warpgroups": "1x1x3", "cluster": "2x1"},
+    "64x64x2 cluster 2x1": {"tile": "64x64", "warpgroups": "1x1x2", "cluster": "2x1"},
+    "128x64 2x1x2": {"tile": "128x64", "warpgroups": "2x1x2"},
 }
 
 
@@ -122,7 +147,7 @@ GROUPED = {
     "contiguous": (4, 256, 584, 912),
     "contiguous_ends": (4, 300, 584, 912),
 }
-GROUPED_TILES = ("auto", "64x64", "128x176", "128x256")
+GROUPED_TILES = ("auto", "64x64", "128x176", "128x256", "16x64")
 
 
 # Element types of A, B and D.
@@ -185,7 +210,7 @@ SLICED = {(t, c): sliced(t, accumulate=c) for t in ("64x64", "auto") for c in (F
 
 
 def structure(name: str) -> GemmSpec:
-    return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
+    return spec(n=STRUCTURE_N, k=STRUCTURE_K, **(STRUCTURES | DIVIDED)[name])
 
 
 def all_specs() -> list[GemmSpec]:
@@ -193,8 +218,9 @@ def all_specs() -> list[GemmSpec]:
     specs = [
         DYNAMIC,
         *(compiled(n, k) for n in EDGE_NS for k in EDGE_KS),
+        *(few(n, k) for n in EDGE_NS for k in EDGE_KS),
         *(planned(*shape) for shape in PEER_SHAPES),
-        *map(structure, STRUCTURES),
+        *map(structure, STRUCTURES | DIVIDED),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
         *GOLDENS.values(),
         *(typed(*types) for types in ELEMENT_TYPES),
