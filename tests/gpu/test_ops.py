@@ -284,24 +284,25 @@ def test_two_gpus() -> None:
         ops.gemm(problem.a, problem.scale_a, *inputs[2:])
 
 
-def chain(links: int) -> torch.Tensor:
+def chain(x: torch.Tensor, b: torch.Tensor, links: int = 40) -> torch.Tensor:
     """Each product reads what the one before has written."""
-    generator = torch.Generator("cuda").manual_seed(3)
-    x, b = torch.randn(2, CHAIN, CHAIN, device="cuda", generator=generator)
-    b, x = (b / CHAIN**0.5).bfloat16(), x.bfloat16()
     for _ in range(links):
         x = ops.gemm(x, None, b, None)
     return x
 
 
 def test_kernels_that_start_early_see_what_those_before_wrote() -> None:
-    expected = chain(40)
+    generator = torch.Generator("cuda").manual_seed(3)
+    x, b = torch.randn(2, CHAIN, CHAIN, device="cuda", generator=generator)
+    x, b = x.bfloat16(), (b / CHAIN**0.5).bfloat16()
+    expected = chain(x, b)
+    assert expected.abs().max() > 0
     ops.set_pdl(True)
     for _ in range(50):
-        assert numerics.equal_bits(chain(40), expected) == 1.0
+        assert numerics.equal_bits(chain(x, b), expected) == 1.0
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        result = chain(40)
+        result = chain(x, b)
     for _ in range(50):
         result.fill_(torch.nan)
         graph.replay()
@@ -374,11 +375,41 @@ except LaunchError as error:
 """
 
 
-def test_a_fault_of_another_kernel_is_told_as_such() -> None:
+FORK = """
+import os
+import torch
+from gpu.kernels import use_bundle
+from gpu.problem import random_problem
+from gemmgen import ops
+
+use_bundle()
+assert not torch.cuda.is_initialized()
+child = os.fork()
+d = ops.gemm(*random_problem(64, 128, 256).inputs)
+torch.cuda.synchronize()
+if child == 0:
+    os._exit(int(d.isnan().any()))
+assert os.waitpid(child, 0)[1] == 0
+print("both")
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """A process that imports what the tests do."""
     tests = str(Path(__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {tests!r})\n{FAULT}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "a kernel that was enqueued earlier failed; this one was not launched" in done.stdout
+    code = f"import sys; sys.path.insert(0, {tests!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_a_fault_of_another_kernel_is_told_as_such() -> None:
+    done = python(FAULT)
+    said = "a kernel that was enqueued earlier failed; this one was not launched"
+    assert said in done.stdout, done.stderr
+
+
+def test_a_process_may_fork_before_its_first_call() -> None:
+    done = python(FORK)
+    assert "both" in done.stdout, done.stderr
 
 
 # --- C ------------------------------------------------------------------------------------------
