@@ -223,7 +223,8 @@ def as_arguments(plan: KernelPlan, named: Mapping[str, torch.Tensor]) -> tuple[t
 
 def as_it_is_read(argument: TensorArgument, tensor: torch.Tensor) -> torch.Tensor:
     """Scales in the layout of the plan, copied where they lie in another. Raises StrictError."""
-    if not argument.name.startswith("scale_") or lies_as(argument, tensor):
+    scale = argument.name.startswith("scale_") and not argument.written
+    if not scale or lies_as(argument, tensor):
         return tensor
     refuse_if_sealed(
         f"{argument.name} would have to be copied into another layout",
