@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gemmgen.model import H200, Coefficients, Work, predict
-from gemmgen.plan import KernelPlan
+from gemmgen.model import H200, Coefficients, Work, predict, recorded_plan
+from gemmgen.passes import lower
 from gemmgen.research.database import Database
+from gemmgen.spec import GemmSpec
+from gemmgen.tuned import Table
 
 SMS = 132
 FOLDS = 5
@@ -75,7 +77,7 @@ def from_results(path: Path) -> Iterator[Sample]:
     with Database(path) as database:
         for row in database.results():
             if row["status"] == "ok" and row["l2"] == "dirty":
-                plan = KernelPlan.from_json(database.text(row["plan"]))
+                plan = recorded_plan(database.text(row["plan"]))
                 yield Sample(Work.of(plan, row["m"], row["n"], row["k"]), row["us"], row["kernel"])
 
 
@@ -84,27 +86,22 @@ def from_lines(path: Path) -> Iterator[Sample]:
         named = NAME.fullmatch(record["kernel"])
         if record["candidate"] != "gemmgen" or record["l2"] != "dirty" or named is None:
             continue
-        tile_m, tile_n, tile_k = map(int, named["tile"].split("x"))
-        across_m, across_n = map(int, named["w"].split("x"))
-        cluster_m, cluster_n = map(int, named["c"].split("x"))
-        work = Work(
-            m=record["m"],
-            n=record["n"],
-            k=record["k"],
-            groups=1,
-            tile_m=tile_m,
-            tile_n=tile_n,
-            tile_k=tile_k,
-            consumers=across_m * across_n,
-            cluster_m=cluster_m,
-            cluster_n=cluster_n,
+        m, n, k = record["m"], record["n"], record["k"]
+        spec = GemmSpec(
+            a={"dtype": "e4m3", "scale": "1x128"},
+            b={"dtype": "e4m3", "scale": "128x128"},
+            d={"dtype": "bf16"},
+            n=n,
+            k=k,
+            expected_m=m,
+            tile=named["tile"],
+            warpgroups=named["w"],
+            cluster=named["c"],
             stages=int(named["s"]),
-            band=int(named["r"]) * cluster_m,
-            bits=8,
-            out_bytes=2,
-            promotions=1.0,
-            yields="nosass" not in named["rest"],
+            sass=[] if "nosass" in named["rest"] else "auto",
         )
+        band = int(named["r"]) * spec.cluster.m
+        work = dataclasses.replace(Work.of(lower(spec, table=Table()), m, n, k), band=band)
         yield Sample(work, record["us"], record["kernel"])
 
 
@@ -129,7 +126,8 @@ def fit(samples: Sequence[Sample], start: Coefficients | None = None) -> Coeffic
         found = np.log([predict(sample.work, SMS, c).us for sample in samples])
         return weights * (found - times)
 
-    low, high = np.log(first / 8), np.log(first * 8)
+    room = np.array([NARROW.get(name, WIDE) for name, _ in names])
+    low, high = np.log(first / room), np.log(first * room)
     result = least_squares(
         residuals, np.log(first), bounds=(low, high), loss="soft_l1", f_scale=0.05, max_nfev=60
     )
@@ -137,6 +135,7 @@ def fit(samples: Sequence[Sample], start: Coefficients | None = None) -> Coeffic
 
 
 FIXED = ("clock",)
+WIDE, NARROW = 4.0, {"shared": 1.25, "tensor": 1.25}  # times and over what a fit begins with
 
 
 def unpacked(c: Coefficients) -> tuple[list[tuple[str, int | None]], np.ndarray]:

@@ -1,12 +1,13 @@
-"""`gemmgen tune`: search on this machine's GPU. How to search, is known elsewhere."""
+"""`gemmgen tune`: search on this machine's GPU. How to search, is known elsewhere.
+
+With `--sass` control codes are searched, here; without it plans are, in `cli_tune_plans`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmgen.cli_json import AsJson, print_json
+from gemmgen.cli_progress import seconds_spent
 from gemmgen.errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
     from gemmgen.artifact import Artifact
     from gemmgen.spec import GemmSpec
-    from gemmgen.tune import Options, Report
+    from gemmgen.tune import Report
 
 Kernel = Annotated[
     Path,
@@ -30,7 +32,28 @@ Kernel = Annotated[
         help="A spec, or the folder of a built kernel, for which no compiler is needed.",
     ),
 ]
-Sass = Annotated[bool, typer.Option("--sass", help="Search the yields of the promotion runs.")]
+Sass = Annotated[
+    bool, typer.Option("--sass", help="Search the yields of the promotion runs, not the plan.")
+]
+
+
+def _sizes_of(text: str | None) -> str | None:
+    """What a person may write after --m; wrong usage is told as such."""
+    from gemmgen.research.bench.problem import parse_sizes
+
+    try:
+        parse_sizes(text, "--m")
+    except SpecError as error:
+        raise typer.BadParameter(f"expected {error.expected}") from None
+    return text
+
+
+Rows = Annotated[
+    str | None,
+    typer.Option(
+        "--m", metavar="SIZES", callback=_sizes_of, help="Such as 64,4096; one with --sass."
+    ),
+]
 Size = Annotated[int | None, typer.Option(min=1, help="Needed where the kernel takes any.")]
 Seconds = Annotated[float, typer.Option(min=0, help="Budget, with what the log holds counted in.")]
 Seed = Annotated[int, typer.Option(help="Of the candidates that are drawn and of the inputs.")]
@@ -41,14 +64,19 @@ State = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="PATTERN.json", readable=False, help="For a winner."),
+    typer.Option(
+        *("--out", "-o"),
+        metavar="FILE.json",
+        readable=False,
+        help="For a winner: a pattern with --sass, else the tuned table, yours by default.",
+    ),
 ]
 
 
 def tune(
     kernel: Kernel,
     sass: Sass = False,
-    m: Size = None,
+    m: Rows = None,
     n: Size = None,
     k: Size = None,
     seconds: Seconds = 120,
@@ -58,13 +86,22 @@ def tune(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search the control codes that make a kernel fast, on this GPU; every result is checked."""
+    """Search the plan, or with --sass the control codes, that make a kernel fast on this GPU.
+
+    Every result is checked. A winner among plans goes into the tuned table.
+    """
+    from gemmgen.research.bench.problem import parse_sizes
+
+    rows = parse_sizes(m, "--m")
     if not sass:
-        raise UnsupportedError(
-            "the structures of kernels are not searched yet",
-            where="gemmgen tune",
-            expected="--sass, the search for control codes",
-        )
+        if state is not None:
+            raise UnsupportedError("only --sass keeps a log", where=f"--state {state}")
+        from gemmgen.cli_tune_plans import tune_plans
+
+        tune_plans(kernel, rows, n, k, seconds, seed, rounds, out, as_json)
+        return
+    if len(rows) > 1:
+        raise SpecError("--sass searches for one M at a time", where=f"--m {m}")
     from gemmgen import artifact
     from gemmgen.runtime import require_torch
     from gemmgen.tune import Log, Options, search
@@ -76,12 +113,12 @@ def tune(
 
     device = variants.device_name()  # before anything is built: without a GPU it is of no use
     built = _built(given)
-    sizes = _sizes(built, {"m": m, "n": n, "k": k})
+    sizes = _sizes(built, {"m": rows[0], "n": n, "k": k})
     cubin = built.files[artifact.UNPATCHED_CUBIN]
     about = {"kernel": built.name, "device": device, **sizes, "seed": seed, "rounds": rounds}
     log = Log(state, {**about, "cubin": sha256(cubin).hexdigest()})
     bench = variants.Variants(built, **sizes, seed=seed)
-    with _progress(options) as tell:
+    with seconds_spent(options.seconds) as tell:
         report = search(cubin, bench, options, log=log, tell=tell)
     about["ptxas"] = built.manifest.toolchain.get("ptxas")
     if as_json:
@@ -179,17 +216,3 @@ def _record(report: Report) -> dict[str, Any]:
     """The report for a program; the pattern as the line of a pass."""
     pattern = None if report.pattern is None else f"pattern(yields={report.pattern})"
     return {**asdict(report), "pattern": pattern}
-
-
-@contextmanager
-def _progress(options: Options) -> Iterator[Callable[[float, str], None]]:
-    """A bar of the budget on stderr on a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield lambda spent, text: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("policies", total=options.seconds)
-        yield lambda spent, text: bar.update(task, completed=spent, description=text)

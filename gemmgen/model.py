@@ -1,19 +1,23 @@
 """What a kernel should take: an analytic model of its time, from numbers of its plan alone.
 
-A CTA repeats K tiles. Each takes the tensor core, then the promotion's issue slots, of which more
-warpgroups hide more; or the L2's bandwidth or the ring's latency, where these are longer. Waves of
-tiles, the last one by its share, add up beside the DRAM traffic. Coefficients are fitted to times
-of one device (benchmarks/fit_model.py) and hold for it.
+A CTA repeats K tiles. Each takes the tensor core, as fast as shared memory feeds it, then the
+promotion's issue slots, of which more warpgroups hide more; or L2's bandwidth or the ring's
+latency, where these are longer. Waves of tiles, the last one by its share, add up beside the DRAM
+traffic. Coefficients are fitted to times of one device (benchmarks/fit_model.py) and hold for it.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelPlan
 
 LANES = 128  # FP32 lanes of a multiprocessor
+MMA_M = 64  # rows of one wgmma
 MACS = {8: 4096, 16: 2048}  # of the tensor cores of a multiprocessor in a clock, by bits
 
 
@@ -24,6 +28,7 @@ class Coefficients:
     clock: float  # MHz that is assumed
     launch: float  # from the launch to the first load
     tensor: float  # clocks of the tensor core over the ideal ones
+    shared: float  # bytes of operands that the tensor core reads in a clock
     promotion: float  # issue slots over one FFMA for each element of the tile
     k_tile: float  # clocks a K tile for barriers, waits and scales, of one warpgroup
     serial: tuple[float, float, float, float]  # share of the promotion that 1 to 4 warpgroups show
@@ -50,6 +55,7 @@ class Work:
     tile_n: int
     tile_k: int
     consumers: int  # warpgroups
+    mma_n: int  # columns of one wgmma
     cluster_m: int
     cluster_n: int
     stages: int
@@ -61,11 +67,12 @@ class Work:
 
     @classmethod
     def of(cls, plan: KernelPlan, m: int, n: int, k: int) -> Work:
-        """The work of a plan on a problem of m rows a group."""
+        """The work of a plan on a problem of m rows a group; a `recorded_plan` will do."""
         return cls(
             **{"m": m, "n": n, "k": k, "groups": plan.problem.groups},
             **{"tile_m": plan.tile.m, "tile_n": plan.tile.n, "tile_k": plan.tile.k},
-            consumers=plan.warps.consumers,
+            consumers=plan.warps.consumers_m * plan.warps.consumers_n,
+            mma_n=plan.mma.n,
             cluster_m=plan.cluster.m,
             cluster_n=plan.cluster.n,
             stages=plan.pipeline.stages,
@@ -75,6 +82,15 @@ class Work:
             promotions=plan.tile.k / interval if (interval := plan.promotion.interval_k) else 0.0,
             yields=bool(plan.sass.passes),
         )
+
+
+def recorded_plan(text: str) -> Any:
+    """The parts and fields of a plan's JSON as attributes, whatever version of gemmgen wrote it.
+
+    What `Work.of` needs has been there from the first version on; KernelPlan.from_json takes its
+    own version alone. Raises ValueError for what is not JSON.
+    """
+    return json.loads(text, object_hook=lambda record: SimpleNamespace(**record))
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,10 @@ def predict(work: Work, sms: int, c: Coefficients) -> Prediction:
     """The time of a kernel on a device with `sms` multiprocessors and these coefficients."""
     k_tiles = -(-work.k // work.tile_k)
     elements = work.tile_m * work.tile_n
-    tensor = c.tensor * elements * work.tile_k / MACS[work.bits] / c.clock
+    ideal = elements * work.tile_k / MACS[work.bits]
+    # Each wgmma reads its 64 rows of A and all its columns of B from shared memory.
+    read = elements / (MMA_M * work.mma_n) * (MMA_M + work.mma_n) * work.tile_k * work.bits / 8
+    tensor = max(c.tensor * ideal, read / c.shared) / c.clock
     promotion = work.promotions * c.promotion * elements / LANES / c.clock
     serial = min(c.serial[work.consumers - 1] + (0.0 if work.yields else c.no_yields), 1.0)
     compute = max(tensor, promotion) + serial * min(tensor, promotion)
@@ -152,11 +171,12 @@ def _longest(*times: float) -> float:
 
 
 # Fitted by benchmarks/fit_model.py to benchmarks/results/dense-nvidia-h200.jsonl and
-# dense-variants-nvidia-h200.jsonl: the planner's own tiles, L2 dirty.
+# dense-variants-nvidia-h200.jsonl: the planner's own tiles, L2 dirty. `shared` is the hardware's.
 H200 = Coefficients(
     clock=1830,
     launch=3.205,
     tensor=1.258,
+    shared=128,
     promotion=1.143,
     k_tile=64.99,
     serial=(1.0, 0.2028, 0.2514, 0.02553),

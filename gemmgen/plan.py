@@ -1,8 +1,7 @@
 """What was decided: one frozen part a decision, all of them data.
 
 `passes.lower` makes a plan, `render` prints it, the runtime launches by it. A plan holds numbers,
-names and reasons; nothing here computes anything but sums of its own fields. Extents are in
-elements unless a comment says bytes.
+names and reasons; nothing here computes but sums of its fields. Extents are in elements.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ class Problem:
     d: str
     scale_a: str  # scale granularities
     scale_b: str
+    scale_d: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
     c: str | None  # dtype of what is added; None: nothing
     reason: str
@@ -179,9 +179,8 @@ class Operand:
 class Scales:
     """How the scales of one operand reach the sums.
 
-    stage: one a row and K block, by TMA with the stage. ahead: one a block of rows, by load, one
-    interval ahead. after: the same along K, once, after the last K tile. none: there are none.
-    """
+    stage: one a row and K block, by TMA with the stage. ahead: one a block of rows, loaded one
+    interval ahead. after: the same along K, once, after the last K tile. none: no scales."""
 
     way: str
     block_mn: int  # rows of the operand that share one; 0: all
@@ -265,6 +264,9 @@ class Store:
     swizzle: Swizzle
     template: str  # how a buffer is written
     reason: str
+    scale_columns: int = 0  # of D that share a scale; 0: it has none
+    largest: str = ""  # finite value of D's type, as C++ spells it
+    corrections: int = 0  # of a quotient from a reciprocal, until it is what IEEE 754 says
 
     @property
     def odd_groups(self) -> bool:
@@ -288,6 +290,7 @@ class Launch:
     threads: int
     cluster: int  # CTAs; 1: launched without a cluster
     shared_bytes: int
+    programmatic: bool  # it may start before the kernel ahead of it has ended, and waits for it
     reason: str
 
 

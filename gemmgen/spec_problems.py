@@ -55,6 +55,11 @@ def _row_bytes(name: str) -> Callable[[GemmSpec], Iterator[Problem]]:
     return check
 
 
+def _scale_of_output(spec: GemmSpec) -> Iterator[Problem]:
+    if DTYPES[spec.d.dtype].bits > 8 and spec.d.scale != "none":
+        yield Problem("d.scale", f"expected none with {spec.d.dtype}: FP8 has scales", spec.d.scale)
+
+
 def _addends(spec: GemmSpec) -> Iterator[Problem]:
     if spec.c is None:
         return
@@ -101,6 +106,7 @@ CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Probl
     (("a", "m", "k", "layout"), _row_bytes("a")),
     (("b", "n", "k", "layout"), _row_bytes("b")),
     (("d", "n"), _row_bytes("d")),
+    (("d",), _scale_of_output),
     (("d", "c", "accumulate"), _addends),
     (("grouping", "groups", "k"), _groups),
     (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),

@@ -42,12 +42,14 @@ layouts = st.builds(
 clusters = st.builds("{}x{}".format, st.integers(1, 5), st.integers(1, 4))
 sizes = st.integers(1, 1024).map(lambda i: 16 * i) | st.just("dynamic")
 
+WAYS_OUT = ({"dtype": "bf16"}, {"dtype": "f32"}, {"dtype": "e4m3", "scale": "1x128"})
+
 # Dense FP8 with block scales, every way out: what this version builds, in any shape and structure.
 buildable = st.fixed_dictionaries(
     {
         "a": st.just(FP8_BLOCK_SCALED["a"]),
         "b": st.just(FP8_BLOCK_SCALED["b"]),
-        "d": st.sampled_from(("bf16", "f32")).map(lambda dtype: {"dtype": dtype}),
+        "d": st.sampled_from(WAYS_OUT),
         "n": sizes,
         "k": sizes,
     },
@@ -67,6 +69,7 @@ buildable = st.fixed_dictionaries(
         "sass": auto_or(st.sampled_from(([], ["sparse_yield"], ["interleave_ffma"]))),
         "toolchain": auto_or(st.just("12.8")),
         "accumulate": st.booleans(),
+        "pdl": st.booleans(),
         "batch_invariant": st.booleans(),
         "name": st.sampled_from(("moe-up", "8x8", "int", "mainloop", "k_1")),
     },

@@ -28,21 +28,30 @@ ROOMS: dict[str, set[str]] = {
     "model": {"plan", *AXES},
     "tuned": {"errors", "spec", "plan", "target"},
     "passes": {"errors", "tuned", "spec", "plan", "sass_patch", *AXES},
+    "plan_sets": {"errors", "spec", "plan", "passes", *AXES},
     "spelling": {"plan", *AXES},
     "render": {"errors", "version", "plan", "spelling", *AXES},
+    "counters": set(),
+    "sealing": {"errors"},
     "toolchain": {"errors"},
     "sass_patch": {"errors"},
     "artifact": {"errors", "plan"},
     "cache": {"errors", "plan", "artifact"},
+    "bundle": {"errors", "version", "artifact", "cache"},
     "build": {
         *("errors", "spec", "plan", "passes", "render", "toolchain", "sass_patch"),
-        *("artifact", "cache", "target"),
+        *("artifact", "cache", "bundle", "counters", "sealing", "target"),
     },
-    "runtime": {"errors", "plan", "artifact", *AXES},
+    "export": {"errors", "plan", "render", "artifact", *AXES},
+    "runtime": {"errors", "plan", "artifact", "counters", *AXES},
     "quantise": {
         *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
     },
     "numerics": {"errors", "quantise", *AXES},
+    "ops": {
+        *("errors", "spec", "plan", "plan_sets", "build", "counters", "sealing"),
+        *("runtime", "numerics", *AXES),
+    },
     "measure": {"errors", "artifact", "numerics", "runtime"},
     "tune": {"errors", "sass_patch", "measure"},
     "research": {
@@ -66,22 +75,30 @@ ROOMS: dict[str, set[str]] = {
     "tune_tables": {"measure", "tune"},
     "cli_tune": {
         *("errors", "spec", "build", "artifact", "cubin_file", "runtime", "measure"),
-        *("tune", "tune_tables", "cli_json"),
+        *("tune", "tune_tables", "research", "cli_json", "cli_progress", "cli_tune_plans"),
+    },
+    "cli_tune_plans": {
+        *("errors", "version", "target", "spec", "cubin_file", "tuned", "research"),
+        *("cli_json", "cli_progress"),
+    },
+    "cli_serving": {
+        *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "target"),
+        *("cli_json", "cli_progress"),
     },
     "cli_sweep": {"research"},
     "cli_report": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
-        *("cli_bench", "cli_json", "cli_progress", "cli_report", "cli_sass", "cli_sweep"),
-        *("cli_toolchain", "cli_tune"),
+        *("cli_bench", "cli_json", "cli_progress", "cli_report", "cli_sass", "cli_serving"),
+        *("cli_sweep", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
-    "__init__": {"errors", "version", "plan", "render"},
+    "__init__": {"errors", "version", "plan", "render", "counters", "sealing"},
 }
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "measure", "research", "cli_bench"},
+    "torch": {"runtime", "quantise", "numerics", "ops", "measure", "research", "cli_bench"},
     "triton": {"research"},
     "deep_gemm": {"research"},
     "pynvml": {"measure"},
@@ -95,9 +112,9 @@ GUESTS = {
     "platformdirs": {"cache", "toolchain", "tuned"},
     "typer": {
         *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
-        *("cli_tune",),
+        *("cli_serving", "cli_tune", "cli_tune_plans"),
     },
-    "rich": {"cli_progress", "cli_tune", "tables", "inspection_tables", "research", "tune_tables"},
+    "rich": {"cli_progress", "tables", "inspection_tables", "research", "tune_tables"},
     "dask": {"research"},
     "pandas": {"research"},
     "pyarrow": {"research"},

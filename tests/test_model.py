@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gemmgen.model import H200, Work, dram_bytes, predict, wave_count
+from gemmgen.model import H200, Work, dram_bytes, predict, recorded_plan, wave_count
 from gemmgen.passes import lower
 from gemmgen.spec import GemmSpec
 
@@ -58,6 +58,17 @@ def test_yields_and_more_warpgroups_hide_promotion() -> None:
     assert us(work(sass=[])) > us(work())
     alone = dataclasses.replace(work(tile="64x128"), consumers=1)
     assert us(alone) > us(dataclasses.replace(alone, consumers=2))
+
+
+def test_narrow_instructions_wait_for_shared_memory() -> None:
+    narrow, wide = (predict(work(m=8192, tile=tile), SMS, H200) for tile in ("128x16", "128x128"))
+    assert narrow.tensor > 1.1 * wide.tensor
+
+
+def test_a_recorded_plan_is_the_same_work() -> None:
+    plan = lower(GemmSpec(**A_B_D, n=2112, k=7168, cluster="2x1", tile="128x128"))
+    record = recorded_plan(plan.to_json().replace('"arguments"', '"what_others_call_arguments"'))
+    assert Work.of(record, 64, 2112, 7168) == Work.of(plan, 64, 2112, 7168)
 
 
 def test_a_kernel_without_promotion_is_faster() -> None:

@@ -106,7 +106,7 @@ def _lower_structure(
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
-    launch = choose_launch(warps, cluster, smem)
+    launch = choose_launch(spec, warps, cluster, smem)
     name = kernel_name(
         spec,
         problem,

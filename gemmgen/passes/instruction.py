@@ -11,6 +11,8 @@ from gemmgen.plan import Mma, Operand, Problem, Tile, Warps
 # Registers of a consumer thread beside its accumulators: addresses, scales, loop state. The
 # tightest kernel that was measured without spills (192x176, three warpgroups) leaves this many.
 OTHER_REGISTERS = 28
+# Totals of a thread that take C and are then divided by new scales: more spilled with ptxas 12.8.
+MOST_TOTALS_OF_BOTH = 96
 
 
 def choose_instruction(
@@ -35,6 +37,15 @@ def choose_instruction(
     waves_m = rows // MMA_M
     totals = waves_m * columns // 2
     budget = warps.consumer_registers
+    where = f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1"
+    if problem.c and problem.scale_d != "none":
+        require(
+            totals,
+            MOST_TOTALS_OF_BOTH,
+            "totals of a thread, with C and new scales",
+            where=where,
+            fix="a smaller tile or more warpgroups",
+        )
     start = operand_b.box[0] if operand_b.major == "mn" else 8
     kept = interval is None or interval > tile.k
     partial = 0 if interval is None else totals
@@ -47,7 +58,7 @@ def choose_instruction(
     if not required:
         raise SpecError(
             "a warpgroup that starts within a box of B",
-            where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+            where=where,
             expected=f"multiples of {start} columns: an N-major B lies in boxes of as many",
             got=columns,
             fix="warpgroups along M",
@@ -56,7 +67,7 @@ def choose_instruction(
         min(required.values()),
         budget,
         "registers of a consumer thread",
-        where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+        where=where,
         fix="a smaller tile or more warpgroups",
         note=f", {totals} of them totals",
     )

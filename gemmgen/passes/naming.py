@@ -57,16 +57,21 @@ def kernel_name(
     )
     mode = "" if spec.grouping == "dense" else f"{spec.grouping}{problem.groups}_"
     layout = "" if problem.layout == "nt" else f"{problem.layout}_"
-    a, b = (
+    a, b, d = (
         dtype if scale == "none" else f"{dtype}_{scale}"
-        for dtype, scale in ((problem.a, problem.scale_a), (problem.b, problem.scale_b))
+        for dtype, scale in (
+            (problem.a, problem.scale_a),
+            (problem.b, problem.scale_b),
+            (problem.d, problem.scale_d),
+        )
     )
     interval = ""
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
     addends = f"_c_{problem.c}" if problem.c else ""
+    hints += "_pdl" if spec.pdl else ""
     return (
-        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{addends}{sizes}{interval}"
+        f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"
         f"_{'swap' * mma.swap_ab}t{tile.m}x{tile.n}x{tile.k}"
         f"_w{warps.consumers_m}x{warps.consumers_n}"
         f"{f'x{warps.consumers_k}' * (warps.consumers_k > 1)}"

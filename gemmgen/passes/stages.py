@@ -59,7 +59,7 @@ def choose_pipeline(
             fix=f"for example stages: {-(-asked // turns) * turns}",
         )
     least = -(-LEAST_STAGES // turns) * turns
-    tight = _registers_are_tight(problem, warps, mma, promotion)
+    tight = _registers_are_tight(problem, grouping, warps, mma, promotion)
     crowded = grouping.index is not None and _by_column(promotion)
     unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, crowded)
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
@@ -134,12 +134,16 @@ def _by_column(promotion: Promotion) -> bool:
     return scales.way == "stage" or (scales.way == "after" and scales.block_mn == 1)
 
 
-def _registers_are_tight(problem: Problem, warps: Warps, mma: Mma, promotion: Promotion) -> bool:
+def _registers_are_tight(
+    problem: Problem, grouping: Grouping, warps: Warps, mma: Mma, promotion: Promotion
+) -> bool:
     """Whether ptxas runs out of registers when it sees K tiles in straight-line code.
 
-    Seen with 12.8 on every tile that straddles scale blocks and takes two waves, and where the C of
-    a wave, loaded ahead, does not fit beside its accumulators; a loop fits.
+    Seen with 12.8 on every tile that takes two waves and straddles scale blocks, or has a scheduler
+    of groups; and where C, which is then loaded ahead, does not fit beside totals and accumulators.
+    A loop fits.
     """
     with_c = mma.totals + 2 * mma.accumulators + OTHER_REGISTERS
     ahead = problem.c is not None and with_c > warps.consumer_registers
-    return ahead or (mma.waves_n > 1 and promotion.straddles)
+    beside = promotion.straddles or grouping.index is not None
+    return ahead or (mma.waves_n > 1 and beside)

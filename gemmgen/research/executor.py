@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gemmgen.errors import GemmgenError, SweepError
 from gemmgen.research.jobs import (
@@ -32,6 +32,14 @@ PROBE_SECONDS = 120.0
 
 BuildDone = Callable[[BuildJob, Built], None]
 TimingDone = Callable[[TimingBatch, list[Timed]], None]
+
+
+class Gpu(NamedTuple):
+    """One GPU of this machine."""
+
+    visible: str  # as CUDA_VISIBLE_DEVICES names it
+    device: str  # its name
+    sms: int
 
 
 class Executor(Protocol):
@@ -104,16 +112,15 @@ class LocalExecutor:
         done(batch, self._mine.timer.time(batch))
 
 
-def visible_gpus() -> list[str]:
-    """The Hopper GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; none without torch.
+def visible_gpus() -> list[Gpu]:
+    """The Hopper GPUs of this machine; none without torch.
 
     Asked in a process of its own: this one gets no CUDA context.
     """
     worker = Worker()
     try:
-        found: list[str] = worker.call(GPUS, seconds=PROBE_SECONDS)
-        return found
-    except (WorkerLost, GemmgenError):
+        return [Gpu(*each) for each in worker.call(GPUS, seconds=PROBE_SECONDS)]
+    except (WorkerLost, GemmgenError, ImportError):
         return []
     finally:
         worker.close()
@@ -125,7 +132,8 @@ def executor_of(place: str, *, builders: int | None, gpu: bool, timer: str = TIM
     Raises SweepError for another place, and when dask or its scheduler is not there.
     """
     if place == "local":
-        return LocalExecutor(builders, visible_gpus() if gpu else (), timer=timer)
+        gpus = visible_gpus() if gpu else []
+        return LocalExecutor(builders, [each.visible for each in gpus], timer=timer)
     if place.startswith("dask://"):
         from gemmgen.research.dask_executor import DaskExecutor
 

@@ -215,13 +215,16 @@ class WatchedTimer:
 
     def __post_init__(self) -> None:
         self._worker = Worker(self.variables)
+        self._closed = False
 
     def close(self) -> None:
+        """End the worker; a batch under way in another thread is given up."""
+        self._closed = True
         self._worker.close()
 
     def time(self, batch: TimingBatch) -> list[Timed]:
         """What came out, in one part or several. What goes wrong is an outcome, never raised."""
-        if not batch.items:
+        if self._closed or not batch.items:
             return []
         try:
             return [self._worker.call(self.function, batch, seconds=self.seconds)]

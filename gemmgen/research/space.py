@@ -245,7 +245,6 @@ def _assignments(axis: tuple[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _member(number: int, axes: Keys, shape: Shape, keys: Keys) -> Member:
-    text = yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=96)
     for name, size in zip(SIZES, shape, strict=True):
         fixed = keys.get(name)
         if isinstance(fixed, int) and fixed != size:
@@ -259,6 +258,7 @@ def _member(number: int, axes: Keys, shape: Shape, keys: Keys) -> Member:
     try:
         spec = GemmSpec(**keys)
     except SpecError as problem:
+        text = yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=96)
         return Member(number, axes, shape, None, text, problem)
     return Member(number, axes, shape, spec, spec.to_yaml())
 

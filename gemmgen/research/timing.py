@@ -35,13 +35,17 @@ COLUMNS = (  # of the table `timing`, as lines of the bench name them
 ELSEWHERE = ("mode", "groups", "m", "n", "k", "scales", "dtypes", "spec", "toolchain", "resources")
 
 
-def visible_gpus() -> list[str]:
-    """The Hopper GPUs, as CUDA_VISIBLE_DEVICES names them."""
+def visible_gpus() -> list[tuple[str, str, int]]:
+    """The Hopper GPUs: as CUDA_VISIBLE_DEVICES names them, their names, their multiprocessors."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = names if len(names) == count else [str(index) for index in range(count)]
-    hopper = [torch.cuda.get_device_capability(i) == COMPUTE_CAPABILITY for i in range(count)]
-    return [name for name, right in zip(names, hopper, strict=True) if right]
+    about = [torch.cuda.get_device_properties(index) for index in range(count)]
+    return [
+        (visible, each.name, each.multi_processor_count)
+        for visible, each in zip(names, about, strict=True)
+        if (each.major, each.minor) == COMPUTE_CAPABILITY
+    ]
 
 
 def time_batch(batch: TimingBatch) -> Timed:

@@ -69,13 +69,14 @@ class Worker:
         raise WorkerLost(f"nothing was heard of it for {seconds:g} s", note, silent=True)
 
     def close(self) -> None:
-        """End the process, also one that hangs."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """End the process, also one that hangs; a call under way in another thread is lost."""
+        process, connection = self._process, self._connection
         self._process = self._connection = None
+        if process is not None:
+            process.kill()
+            process.wait()
+        if connection is not None:
+            connection.close()
 
     def _started(self) -> Connection:
         if self._connection is not None:
@@ -95,7 +96,8 @@ class Worker:
 
     def _death(self) -> str:
         process = self._process
-        assert process is not None
+        if process is None:
+            return "it was ended"
         try:
             status = process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from axes import K_SIZES, LAYOUTS, SCALES
 
-from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
-from gemmgen.build import build_kernels
+from gemmgen import (
+    Artifact,
+    GemmgenError,
+    GemmKernel,
+    GemmSpec,
+    KernelPlan,
+    artifact,
+    build_kernel,
+    lower,
+    plan_set,
+)
+from gemmgen.build import build_kernels, pack
 from gemmgen.dtypes import DTYPES
 from gemmgen.quantise.build import build_quantiser
 from gemmgen.quantise.kernels import QuantiseKernels
 from gemmgen.quantise.plan import CORRECTIONS, QuantisePlan, plan_quantiser, plan_transpose
 from gemmgen.runtime import load_kernel
+from gemmgen.target import H200
 
 
 def spec(**keys: Any) -> GemmSpec:
@@ -218,6 +230,45 @@ def all_specs() -> list[GemmSpec]:
     return list({lower(item).name: item for item in specs}.values())
 
 
+# --- Operators ----------------------------------------------------------------------------------
+
+OPS_MS = (1, 65, 300, 2000)
+MLP = (128, 512, 1024)  # rows, width of the input and of the output, width between
+
+
+def ops_plans() -> list[KernelPlan]:
+    """Every kernel that the tests of operators take."""
+    m, width, between = MLP
+    wanted = [
+        *((spec(n=STRUCTURE_N, k=STRUCTURE_K), (m, m)) for m in OPS_MS),
+        (typed("e4m3", "e4m3", "f16"), (300, 300)),
+        (spec(n=between, k=width), (m, m)),
+        (spec(n=width, k=between), (m, m)),
+        (spec(n=128, k=256), (1, 300)),
+        (spec(n=256, k=256), (64, 64)),
+        (spec(n=384, k=256), (64, 64)),
+        *(
+            (spec(n=n, k=k, grouping=grouping, groups=groups), (640, 640))
+            for grouping, (groups, _, n, k) in GROUPED.items()
+        ),
+        (spec(n=584, k=912, grouping="masked", groups=4), (160, 160)),
+    ]
+    half = plan_set(wanted[0][0], (2000, 2000), replace(H200, sms=66))
+    plans = [plan for item, rows in wanted for plan in plan_set(item, rows)]
+    return list(dict.fromkeys([*plans, *half]))
+
+
+def use_bundle() -> None:
+    """Let operators find their kernels in GEMMGEN_TEST_KERNELS, where no compiler is."""
+    folder = os.environ.get("GEMMGEN_TEST_KERNELS")
+    path = os.path.join(folder or "", BUNDLE)
+    if folder and os.path.isfile(path):
+        os.environ["GEMMGEN_BUNDLES"] = os.path.abspath(path)
+
+
+BUNDLE = "ops.gemmgen"
+
+
 # --- Quantising kernels -------------------------------------------------------------------------
 
 QUANTISE_GRANULARITIES = ("1x128", "128x128", "row", "tensor", "1x32", "1x512")
@@ -272,6 +323,7 @@ def main() -> None:
     failures = [outcome for outcome in outcomes if isinstance(outcome, GemmgenError)]
     for plan in quantise_plans():
         build_quantiser(plan, out=sys.argv[1])
+    pack(ops_plans(), os.path.join(sys.argv[1], BUNDLE))
     print(*failures, f"{len(specs) - len(failures)} of {len(specs)} kernels in {sys.argv[1]}")
     sys.exit(bool(failures))
 

@@ -121,6 +121,8 @@ def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str,
     ("keys", "line"),
     [
         ({"d": {"dtype": "e5m2"}}, "d.dtype: e5m2"),
+        ({"d": {"dtype": "e4m3"}}, "d.scale: none; built with e4m3: 1x128"),
+        ({"d": {"dtype": "e4m3", "scale": "128x128"}}, "d.scale: 128x128"),
         ({"schedule": "pingpong"}, "schedule: pingpong"),
         ({"split_k": 3}, "split_k: 3"),
         ({"epilogue": ["silu"]}, "epilogue: [silu]"),

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,14 @@ from research.fakes import definition, executor, logged
 from gemmgen.errors import ResultsError, SweepError
 from gemmgen.research import Database, Options, Sweep
 from gemmgen.research.executor import LocalExecutor
+from gemmgen.research.jobs import TimingBatch, TimingItem
 from gemmgen.research.progress import Counts
 
 KILLS = 10
+SPEC = (
+    "a: {dtype: e4m3, scale: 1x128}\nb: {dtype: e4m3, scale: 128x128}\nd: {dtype: bf16}\n"
+    "n: 2112\nk: 7168\ntile: 64x64\n"
+)
 
 
 @pytest.fixture
@@ -99,6 +105,22 @@ def test_kernels_that_hang_or_crash_or_are_wrong_cost_nobody_else(
     run(tmp_path / "r.db", asked)  # what hung or was wrong is not tried again, what failed is
     again = logged(log)[before:]
     assert [what for what, _, _ in again] == ["time"]
+
+
+def test_a_sweep_that_is_stopped_gives_up_what_hangs(log: Path) -> None:
+    hanging = TimingItem(0, f"{SPEC}stages: {fakes.HANGS}\n", "key")
+    problem = {"m": 64, "n": 2112, "k": 7168}
+    place, ended = executor(seconds=600), threading.Event()
+    other = TimingItem(1, SPEC, "key")
+    batch = TimingBatch(1, problem, (hanging, other), rounds=6, l2=("dirty",))
+    place.time(batch, lambda batch, parts: ended.set())
+    for _ in range(6000):
+        if log.exists():
+            break
+        time.sleep(0.01)
+    place.close()
+    assert ended.wait(20)
+    assert [what for what, _, _ in logged(log)] == ["time"]
 
 
 def test_a_build_that_takes_its_process_with_it_is_recorded_and_tried_again(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Run
 from research import fakes
 
 from gemmgen.errors import SpecError, TuneError
 from gemmgen.passes import lower
 from gemmgen.plan import KernelPlan
-from gemmgen.research.executor import BuildDone, TimingDone
+from gemmgen.research.executor import BuildDone, Gpu, TimingDone
 from gemmgen.research.jobs import BuildJob, Built, Timed, TimingBatch
 from gemmgen.research.plan_space import by_model, keys_of, space
 from gemmgen.research.tune import GENERATION, Options, Outcome, search
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200
-from gemmgen.tuned import Table
+from gemmgen.tuned import Table, read
 
 SHAPE = (64, 7168, 2048)
 SPEC = GemmSpec(**fakes.BASE, n=7168, k=2048, expected_m=64)
@@ -174,3 +177,69 @@ def test_a_refused_build_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = found(Refusing(), seconds=30)
     assert outcome.refused > 0
     assert outcome.winner.plan.pipeline.unroll != 8
+
+
+# --- The command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes, "SLOW_BUILD", 0)
+    monkeypatch.setattr(
+        "gemmgen.research.executor.visible_gpus", lambda: [Gpu("0", "NVIDIA H200", 132)]
+    )
+    monkeypatch.setattr(
+        "gemmgen.research.executor.LocalExecutor", lambda builders, gpus: Place(drift=0)
+    )
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_command_writes_winners_that_show_tells_of(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "user" / "tuned.json"
+    monkeypatch.setenv("GEMMGEN_TUNED", str(table))
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.to_yaml())
+    code, out, err = run("tune", path, "--m", "64,128", "--seconds", 1, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert [each["shape"][0] for each in report["problems"]] == [64, 128]
+    assert report["problems"][0]["beats_planner"]
+    code, out, _ = run("show", path)
+    assert "tuned on NVIDIA H200" in " ".join(out.split())
+    entries = read(table).entries
+    assert {entry.device for entry in entries} == {"NVIDIA H200"}
+    code, out, _ = run("tune", path, "--seconds", 0.5)  # the best of a class takes its place
+    assert code == 0
+    assert "64x7168x2048: " in out
+    assert len(read(table)) == len(entries)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("keys", "options", "said"),
+    [
+        ({"n": "dynamic"}, ["--m", 64], "the kernel takes any N"),
+        ({}, ["--m", 64, "--n", 8], "the spec is for another N"),
+        ({"expected_m": "auto"}, [], "the kernel takes any M"),
+    ],
+)
+def test_mistakes_are_1_with_a_message(
+    keys: dict[str, Any], options: list[Any], said: str, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.model_copy(update=keys).to_yaml())
+    code, out, err = run("tune", path, *options, "-o", tmp_path / "t.json")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"gemmgen: {said}")
+
+
+def test_without_a_gpu_nothing_is_searched(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.to_yaml())
+    code, out, err = run("tune", path, "-o", tmp_path / "t.json")
+    assert (code, out) == (1, "")
+    assert "no Hopper GPU" in err
+    code, _, err = run("tune", path)
+    assert (code, "no file for the winners" in err) == (1, True)

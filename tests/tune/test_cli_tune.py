@@ -149,7 +149,8 @@ def test_a_search_goes_on_from_its_log(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "the structures of kernels are not searched yet"),
+        (["--state", "log.jsonl"], "only --sass keeps a log"),
+        (["--sass", "--m", "64,128"], "--sass searches for one M at a time"),
         (["--sass"], "the kernel takes any M"),
         (["--sass", "--m", 300, "--n", 8], "the kernel was made for another N"),
         (["--sass", "--m", 300, "--rounds", 7], "so few rounds"),

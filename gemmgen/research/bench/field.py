@@ -154,18 +154,21 @@ def _ours(kernel: BuiltKernel) -> Make:
     }
 
     def make(operands: Operands) -> Candidate:
-        inputs, d = operands.inputs(plan), operands.output(plan)
+        arguments = operands.arguments(plan)
         inside, around = operands.guarded_output(plan)
-        loaded(*inputs, inside)
+        loaded(*(arguments | {"d": inside}).values())
         inside.fill_(torch.nan)
-        if not around.isnan().all():
+        if not around.float().isnan().all():
             raise WrongResultError("it writes memory around its output")
+        tensors = list(arguments.values())
         return Candidate(
             "gemmgen",
-            lambda: loaded(*inputs, d),
+            lambda: loaded(*tensors),
             operands.problem,
             kernel.label,
-            output=d,
+            output=arguments["d"],
+            scale=arguments.get("scale_d"),
+            added=arguments.get("c"),
             comparable=True,
             info=info,
         )
@@ -185,6 +188,8 @@ def _check(
     _synchronize(reference)
     counts = ~reference.isnan()
     exact, got = reference[counts], d[counts].double()
+    if candidate.added is not None:
+        got -= candidate.added[counts].double()
     level = float(exact.square().mean().sqrt())
     largest = float((got - exact).abs().max())
     columns = {

@@ -5,7 +5,6 @@ Needs torch; works on any device.
 
 from __future__ import annotations
 
-from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -33,15 +32,12 @@ class Operands:
         self, problem: BenchProblem, values: str, seed: int, device: torch.device | str
     ) -> None:
         """`values` is normal, uniform or zeros."""
-        self.problem = problem
+        self.problem, self.seed = problem, seed
         self.device = torch.device(device)
         generator = torch.Generator(self.device).manual_seed(seed)
-        stack = (problem.groups,) if problem.stacked else ()
-        rows = problem.room if problem.stacked else problem.room * problem.groups
-        weights = (problem.groups,) if "b" in GROUPINGS[problem.mode].grouped else ()
-        self.a16 = self._random(values, generator, problem.a, *stack, rows, problem.k)
-        self.b16 = self._random(values, generator, problem.b, *weights, problem.n, problem.k)
-        self.quantised = cache(self._quantised)
+        self.a16 = self._random(values, generator, problem.a, *problem.a_shape)
+        self.b16 = self._random(values, generator, problem.b, *problem.b_shape)
+        self._made: dict[tuple[str, ...], Quantised] = {}
 
     def _random(
         self, values: str, generator: torch.Generator, dtype: str, *shape: int
@@ -54,14 +50,19 @@ class Operands:
             x.uniform_(-1, 1, generator=generator)
         return x.half() if dtype == "f16" else x.bfloat16()
 
-    def _quantised(
+    def quantised(
         self, name: str, dtype: str, granularity: str, layout: numerics.ScaleLayout = "contiguous"
     ) -> Quantised:
         """Operand `a` or `b` in a type and with scales."""
-        x = self.a16 if name == "a" else self.b16
-        if granularity == "none":
-            return x.to(torch_type(dtype)), None
-        return numerics.quantize(x, dtype, granularity, layout=layout)
+        key = (name, dtype, granularity, layout)
+        if key not in self._made:
+            x = self.a16 if name == "a" else self.b16
+            self._made[key] = (
+                (x.to(torch_type(dtype)), None)
+                if granularity == "none"
+                else numerics.quantize(x, dtype, granularity, layout=layout)
+            )
+        return self._made[key]
 
     def scaled(
         self, name: str, dtype: str, granularity: str, layout: numerics.ScaleLayout = "contiguous"
@@ -73,19 +74,22 @@ class Operands:
 
     # --- The arguments of a kernel of ours ------------------------------------------------------
 
-    def inputs(self, plan: KernelPlan) -> list[torch.Tensor]:
-        """All arguments of a kernel but the output, in order. Raises UnsupportedError."""
-        return [self._input(plan, argument) for argument in plan.arguments if not argument.written]
+    def arguments(self, plan: KernelPlan) -> dict[str, torch.Tensor]:
+        """All arguments of a kernel by name, in call order; those that are written are all NaN.
 
-    def output(self, plan: KernelPlan) -> torch.Tensor:
-        """Room for D, all NaN."""
-        (argument,) = (argument for argument in plan.arguments if argument.written)
-        return self.nan(argument_shape(plan, argument.name, self.problem), argument.dtype)
+        Raises UnsupportedError for an argument that the bench cannot fill.
+        """
+        return {argument.name: self._argument(plan, argument) for argument in plan.arguments}
+
+    def _argument(self, plan: KernelPlan, argument: TensorArgument) -> torch.Tensor:
+        if argument.written:
+            return self.nan(argument_shape(plan, argument.name, self.problem), argument.dtype)
+        return self._input(plan, argument)
 
     def guarded_output(self, plan: KernelPlan) -> tuple[torch.Tensor, torch.Tensor]:
         """Room for D, and the larger tensor around it that nobody may write; all NaN."""
-        (argument,) = (argument for argument in plan.arguments if argument.written)
-        shape = argument_shape(plan, argument.name, self.problem)
+        argument = next(argument for argument in plan.arguments if argument.name == "d")
+        shape = argument_shape(plan, "d", self.problem)
         if argument.layout != "row_major":  # without gaps, so what is guarded lies before and after
             around = self.nan((prod(shape) + 2 * MARGIN * shape[-1],), argument.dtype)
             return around[MARGIN * shape[-1] :][: prod(shape)].view(shape), around
@@ -101,10 +105,13 @@ class Operands:
         index = GROUPINGS[problem.mode].index
         if index and name == index.name:
             return self.index
+        shape = argument_shape(plan, name, problem)
+        if name == "c":
+            return self.added(shape, argument.dtype)
         operand = name.removeprefix("scale_")
         if operand not in ("a", "b"):
             raise UnsupportedError(
-                UNKNOWN, where=plan.name, expected="operands, scales and groups", got=name
+                UNKNOWN, where=plan.name, expected="operands, scales, groups, C", got=name
             )
         layout: numerics.ScaleLayout = "contiguous"
         if any(a.name == f"scale_{operand}" and a.layout == "m_major" for a in plan.arguments):
@@ -112,11 +119,16 @@ class Operands:
         granularity = getattr(problem, f"scale_{operand}")
         elements, scales = self.quantised(operand, getattr(problem, operand), granularity, layout)
         if name == operand:
-            part = plan.operand_a if name == "a" else plan.operand_b
-            return elements if part.major == "k" else elements.mT.contiguous()
+            major = plan.operand_a.major if name == "a" else plan.operand_b.major
+            return elements if major == "k" else elements.mT.contiguous()
         assert scales is not None
-        shape = argument_shape(plan, name, problem)
         return scales if scales.shape == shape else scales.reshape(shape)
+
+    def added(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+        """C, the same for every kernel of the problem."""
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        c = torch.zeros(shape, dtype=torch.float32, device=self.device)
+        return c.normal_(generator=generator).to(torch_type(dtype))
 
     @property
     def index(self) -> torch.Tensor:
@@ -125,6 +137,8 @@ class Operands:
         group = torch.arange(problem.groups, dtype=torch.int32, device=self.device)
         if problem.mode == "masked":
             return torch.full_like(group, problem.m)
+        if problem.sliced:
+            return torch.full_like(group, problem.k)
         if problem.mode == "contiguous_ends":
             return (group + 1) * problem.m
         row = torch.arange(problem.room, device=self.device).repeat(problem.groups)
@@ -133,11 +147,14 @@ class Operands:
     # --- The exact product ----------------------------------------------------------------------
 
     def reference(self) -> torch.Tensor:
-        """D in float64, of what was quantised; NaN in rows that belong to no group."""
+        """A B^T in float64, of what was quantised; NaN in rows that belong to no group."""
         problem = self.problem
         a = self._exact("a")
-        if self.b16.ndim == 2:
+        if problem.mode == "dense":
             return a @ self._exact("b").mT
+        if problem.sliced:
+            slices = (x.reshape(len(x), problem.groups, -1) for x in (a, self._exact("b")))
+            return torch.einsum("mgk,ngk->gmn", *slices)
         shape = (problem.groups, problem.room, problem.n)
         d = torch.full(shape, torch.nan, dtype=torch.float64, device=self.device)
         stacked = a.reshape(problem.groups, problem.room, problem.k)

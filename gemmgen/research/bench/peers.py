@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gemmgen import numerics
 from gemmgen.dtypes import DTYPES
 from gemmgen.errors import UnsupportedError
 from gemmgen.research.bench.operands import Operands, torch_type
@@ -30,6 +31,8 @@ class Candidate:
     problem: BenchProblem
     label: str = ""  # tells several candidates of one name apart
     output: torch.Tensor | None = None  # D when it writes into one of ours
+    scale: torch.Tensor | None = None  # of D's elements, when D is quantised
+    added: torch.Tensor | None = None  # C, when D is more than the product
     comparable: bool = False  # it multiplies what ours multiplies, so D can be compared
     info: Mapping[str, Any] = field(default_factory=dict)  # columns of its results
 
@@ -41,6 +44,8 @@ class Candidate:
             return d
         self.output.fill_(torch.nan)
         self.launch()
+        if self.scale is not None:
+            return numerics.dequantize(self.output, self.scale, "1x128", torch.float32)
         return self.output.clone()
 
 

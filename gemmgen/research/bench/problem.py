@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemmgen.dtypes import DTYPES, INDEX
+from gemmgen.dtypes import DTYPES
 from gemmgen.errors import SpecError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import KernelPlan
@@ -22,7 +22,10 @@ MASKED_ROWS = 1024  # least rows that a masked group has room for, as in DeepGEM
 
 @dataclass(frozen=True)
 class BenchProblem:
-    """D[m, n] = A[m, k] B[n, k]^T, once or for every group. `m` is the rows of one group."""
+    """D[m, n] = A[m, k] B[n, k]^T, once or for every group.
+
+    `m` is the rows of one group; `k` is all of it, where groups are slices of K that of one slice.
+    """
 
     mode: str  # the grouping
     groups: int
@@ -79,6 +82,25 @@ class BenchProblem:
         return "a" in GROUPINGS[self.mode].grouped
 
     @property
+    def sliced(self) -> bool:
+        """Groups are slices of K."""
+        return GROUPINGS[self.mode].sliced
+
+    @property
+    def a_shape(self) -> tuple[int, ...]:
+        """Of A as [M, K], with a leading axis of groups where they are stacked."""
+        if self.sliced:
+            return self.m, self.k * self.groups
+        rows = (self.groups, self.room) if self.stacked else (self.groups * self.room,)
+        return *rows, self.k
+
+    @property
+    def b_shape(self) -> tuple[int, ...]:
+        """Of B as [N, K], with a leading axis of groups where each has its own."""
+        groups = (self.groups,) if "b" in GROUPINGS[self.mode].grouped else ()
+        return *groups, self.n, self.a_shape[-1]
+
+    @property
     def flops(self) -> int:
         return 2 * self.groups * self.m * self.n * self.k
 
@@ -114,14 +136,10 @@ def scale_bytes(granularity: str, rows: int, k: int) -> int:
 
 def argument_shape(plan: KernelPlan, name: str, problem: BenchProblem) -> tuple[int, ...]:
     """The shape of a kernel's argument in a problem, in elements."""
-    rows = problem.room if problem.stacked else problem.room * problem.groups
-    sizes = {"m": rows, "n": problem.n, "k": problem.k, "g": problem.groups}
+    *_, rows, k = problem.a_shape
+    sizes = {"m": rows, "n": problem.n, "k": k, "g": problem.groups}
     argument = next(argument for argument in plan.arguments if argument.name == name)
-    return tuple(-(-sizes[extent.dimension] // extent.block) for extent in argument.shape)
-
-
-def is_index(dtype: str) -> bool:
-    return dtype == INDEX.name
+    return tuple(extent.size(sizes) for extent in argument.shape)
 
 
 def _size(

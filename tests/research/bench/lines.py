@@ -61,8 +61,10 @@ def computing(mend: Callable[[torch.Tensor], object]) -> Callable[[Artifact], ob
 
     def load(_: Artifact) -> object:
         def launch(*tensors: torch.Tensor) -> None:
-            *inputs, d = tensors
-            d.copy_(numerics.gemm_two_level(*inputs))
+            a, scale_a, b, scale_b, *c, d = tensors
+            d.copy_(numerics.gemm_two_level(a, scale_a, b, scale_b, dtype=torch.float32))
+            if c:
+                d += c[0]
             mend(d)
 
         return launch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -12,10 +13,14 @@ from research.bench.lines import ABOUT, candidate, case_of, computing, field_of,
 from gemmgen.research.bench import field as module
 from gemmgen.research.bench import records
 from gemmgen.research.bench.field import prepare
-from gemmgen.research.bench.job import Job
+from gemmgen.research.bench.job import PEERS, Job
 from gemmgen.research.bench.problem import BenchProblem
 
 NAMES = ("gemmgen", "cublaslt_tensor_fast", "torch_bf16", "deep_gemm")
+
+
+def test_every_peer_has_a_function() -> None:
+    assert set(module.PEERS) == set(PEERS)
 
 
 @pytest.fixture
@@ -83,6 +88,17 @@ def test_bits_are_held_against_the_peer_that_computes_the_same(ours, monkeypatch
     field, _ = ours(names=("gemmgen", "twin"))
     assert field.checked["gemmgen"]["equal_bits"] == round(69 / 70, 6)
     assert field.checked["twin"]["equal_bits"] == 1
+
+
+def test_what_is_added_to_the_product_is_no_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "load_kernel", computing(lambda d: None))
+    keys = {"accumulate": True, "d": {"dtype": "f32"}}
+    built = folder_of(tmp_path, **keys)
+    case = case_of(("", built))
+    case = replace(case, problem=case.problem | {"d": "f32"})
+    field = prepare(case, {}, Job("r", (case,), ("gemmgen",)), "cpu", lambda _: None)
+    assert field.failed == []
+    assert 0 < field.checked["gemmgen"]["error"] < 1e-6
 
 
 def test_what_broke_a_worker_before_is_left_out(ours) -> None:

@@ -67,15 +67,15 @@ def test_bytes_that_a_call_has_to_move() -> None:
 def test_the_runtime_takes_the_operands_of_every_grouping(mode: str, m: int) -> None:
     plan = plan_of(mode)
     operands = Operands(BenchProblem.of(plan, m, None, None), "normal", 0, "cpu")
-    inputs, d = operands.inputs(plan), operands.output(plan)
+    tensors = operands.arguments(plan)
     arguments = Arguments(plan)
-    views = arguments.views([*inputs, d])
+    views = arguments.views([*tensors.values()])
     # A CPU allocates less generously than a GPU; that tensors start at 16 bytes is for CUDA.
     sizes = arguments.check([TensorView(0x100000 * (n + 1), *v[1:]) for n, v in enumerate(views)])
     assert (sizes["n"], sizes["k"]) == (136, 144)
-    assert d.isnan().all()
+    assert tensors["d"].isnan().all()
     inside, around = operands.guarded_output(plan)
-    guarded = arguments.views([*inputs, inside])[-1]
+    guarded = arguments.views([*(tensors | {"d": inside}).values()])[-1]
     guarded = TensorView(0x10000000 + guarded.pointer % 16, *guarded[1:])
     arguments.check([*(TensorView(0x1000, *v[1:]) for v in views[:-1]), guarded])
     inside.zero_()
@@ -86,7 +86,7 @@ def test_the_runtime_takes_the_operands_of_every_grouping(mode: str, m: int) -> 
 def test_the_exact_product(mode: str) -> None:
     plan = plan_of(mode)
     operands = Operands(BenchProblem.of(plan, 130, None, None), "normal", 0, "cpu")
-    inputs = operands.inputs(plan)
+    *inputs, _ = operands.arguments(plan).values()
     expected = (
         numerics.reference(*inputs)
         if mode == "dense"
@@ -98,6 +98,41 @@ def test_the_exact_product(mode: str) -> None:
     ) == pytest.approx(0, abs=1e-14)
     rows = (~expected.isnan().all(dim=-1)).sum()
     assert rows == (130 if mode == "dense" else GROUPS * 130)
+
+
+FP8 = [(x, y) for x in ("none", "tensor", "row", "1x128") for y in ("none", "row", "128x128")]
+
+
+def of_type(name: str, **keys: object) -> dict[str, object]:
+    return {**{x: {"dtype": name} for x in "abd"}, **keys}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *({"a": {"dtype": "e4m3", "scale": x}, "b": {"dtype": "e5m2", "scale": y}} for x, y in FP8),
+        {"a": {"dtype": "e4m3", "scale": "1x128"}, "b": {"dtype": "e4m3", "scale": "1x128"}},
+        *(of_type("bf16", layout=layout) for layout in ("nt", "nn", "tn", "tt")),
+        {"d": {"dtype": "f32"}, "accumulate": True},
+    ],
+    ids=str,
+)
+def test_the_runtime_takes_the_operands_of_every_type(keys: dict[str, object]) -> None:
+    # k is m: a square A tells nobody which of its axes is which.
+    plan = plan_of("dense", **keys)
+    operands = Operands(BenchProblem.of(plan, 144, None, None), "normal", 0, "cpu")
+    tensors = operands.arguments(plan)
+    arguments = Arguments(plan)
+    views = arguments.views([*tensors.values()])
+    arguments.check([TensorView(0x100000 * (n + 1), *v[1:]) for n, v in enumerate(views)])
+    a, b = (
+        tensors[name] if operand.major == "k" else tensors[name].mT
+        for name, operand in (("a", plan.operand_a), ("b", plan.operand_b))
+    )
+    scales = (tensors.get("scale_a"), tensors.get("scale_b"))
+    granularities = (plan.problem.scale_a, plan.problem.scale_b)
+    expected = numerics.reference(a, scales[0], b, scales[1], *granularities)
+    assert numerics.relative_error(operands.reference(), expected) < 1e-14
 
 
 def test_values() -> None:
