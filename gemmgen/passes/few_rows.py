@@ -133,7 +133,10 @@ def divided_structures(
         LEAST_UNSWAPPED_M, 32, 1, 1, unroll=4, early_wait=True, most_stages=DIVIDED_STAGES
     )
     tiles = _tiles(n, tile.tile_n, groups) * rows
-    shares = "few rows, few columns, long K: {} tiles of {}x{}, {} warpgroups for the K of each"
+    shares = (
+        "few rows, long K: the weights stream through {} tiles of {}x{}, "
+        "{} warpgroups for the K of each"
+    )
     if tiles <= sms:
         split_k = 2 if rows == 1 and 2 * tiles <= sms else 1
         warpgroups_k = 3
