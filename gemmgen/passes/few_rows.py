@@ -19,8 +19,8 @@ MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
 TILE_K = 128  # one block of scales
 WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
 
-# Up to here swapped kernels win everywhere; up to 64 rows where K is long and one wave of 64
-# columns fills more than half of the multiprocessors.
+# With the prototype swapped kernels won everywhere up to 32 rows, and at 64 where K is long and one
+# wave of 64 columns fills more than half of the multiprocessors. 33 to 48 rows are a prediction.
 MOST_SWAPPED_M = 48
 LONG_K = 8192
 UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
