@@ -101,7 +101,7 @@ def bench(
 ) -> None:
     """Check and time kernels on this GPU, beside cuBLASLt and what else is installed."""
     from gemmgen.research.bench import run as research
-    from gemmgen.research.bench.job import Job
+    from gemmgen.research.bench.job import CANDIDATES, Job
     from gemmgen.research.bench.problem import parse_sizes
     from gemmgen.research.bench.records import new_run
     from gemmgen.spec_file import load_specs
@@ -116,7 +116,7 @@ def bench(
     variants: dict[str, dict[str, Any]] = {"": {}}
     variants |= {text: research.parse_variant(text) for text in variant or ()}
     options: dict[str, Any] = {
-        "candidates": _choice(candidates, research.CANDIDATES, "--candidates"),
+        "candidates": _choice(candidates, CANDIDATES, "--candidates"),
         "l2": _choice(l2, L2_STATES, "--l2"),
         **{"rounds": rounds, "back_to_back": back_to_back, "turns": turns, "seed": seed},
         **{"data": data.value, "patience": patience, "deadline": time.time() + seconds},

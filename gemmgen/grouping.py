@@ -29,7 +29,11 @@ class Grouping:
     # Tiles can hold rows that are not of their group: such rows are left out when D is written.
     clipped: bool = False
     any_row: bool = False  # of A: where a tile may start
-    sliced: bool = False  # a group is a slice of K, not of A's rows
+    k_slice: int = 0  # groups are slices of K, multiples of so many elements
+
+    @property
+    def sliced(self) -> bool:
+        return self.k_slice > 0
 
     def row_tiles(self, tiles: int, groups: int) -> int:
         """Most tiles along M in all groups, from the `tiles` that cover m rows."""
@@ -73,7 +77,14 @@ GROUPINGS = MappingProxyType(
                 Index("rows_per_group", "g"),
                 clipped=True,
             ),
-            Grouping("k_grouped", "D[g] sums over the g-th slice of K"),
+            Grouping(
+                "k_grouped",
+                "D[g] sums over the g-th slice of K; k_sizes [G] holds their lengths",
+                "scheduler/k_grouped.cuh.jinja",
+                frozenset({"d"}),
+                Index("k_sizes", "g"),
+                k_slice=K_SLICE,
+            ),
             Grouping(
                 "batched", "G problems of one shape", "scheduler/batched.cuh.jinja", _OPERANDS
             ),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from axes import LAYOUTS, SCALES
 from test_end_to_end import BOUND, Frozen, built, call
 
 from gemmgen import GemmSpec, SpecError, lower, numerics
@@ -13,29 +14,6 @@ from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelPlan, TensorArgument
 
 pytestmark = pytest.mark.toolchain
-
-# Of A and of B. Every way that scales can travel meets every other.
-SCALES = (
-    ("none", "none"),
-    ("tensor", "tensor"),
-    ("row", "row"),
-    ("row", "tensor"),
-    ("1x128", "1x128"),
-    ("128x128", "128x128"),
-    ("1x128", "row"),
-    ("row", "128x128"),
-    ("tensor", "1x128"),
-    ("128x128", "1x128"),
-    ("1x128", "none"),
-    ("none", "128x128"),
-    ("1x64", "1x64"),
-    ("1x32", "64x32"),
-    ("64x64", "64x64"),
-    ("1x160", "32x160"),
-    ("1x256", "256x256"),
-    ("1x128", "128x512"),
-    ("1x96", "1x96"),
-)
 
 
 def fp8(a: str, b: str, **keys: Any) -> dict[str, Any]:
@@ -113,7 +91,7 @@ def test_an_interval_of_several_k_tiles_with_scales_that_vary(scales: tuple[str,
 
 
 @pytest.mark.parametrize("name", ["bf16", "f16"])
-@pytest.mark.parametrize("layout", ["nt", "nn", "tn", "tt"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout(name: str, layout: str) -> None:
     assert_right(of_type(name, layout=layout, tile="64x64"), (72, 200, 176))
 

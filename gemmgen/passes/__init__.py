@@ -86,6 +86,7 @@ def _lower_structure(
     pipeline, store = choose_pipeline(
         spec,
         problem,
+        grouping,
         structure,
         tile,
         warps,

@@ -61,7 +61,8 @@ def addend_dtype(spec: GemmSpec, asked: AddendSpec | None) -> str:
 def _expected_m(spec: GemmSpec, m: int | None) -> tuple[int, str]:
     if m is not None:
         return max(m, 1), "M is compiled in"
-    if spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
+    rowwise = not GROUPINGS[spec.grouping].sliced
+    if rowwise and spec.groups > 1 and spec.expected_m == "auto" and not spec.batch_invariant:
         rows = min(max(EXPECTED_ROWS // spec.groups, LEAST_EXPECTED_M), EXPECTED_M)
         return rows, f"nothing said: planned for {rows} rows a group; any number is right"
     if spec.batch_invariant:
@@ -105,8 +106,16 @@ def _check_operands(spec: GemmSpec) -> None:
             got=spec.layout,
             fix="an A of contiguous rows",
         )
+    slices = GROUPINGS[spec.grouping].k_slice
     for name, operand in (("a", spec.a), ("b", spec.b)):
-        block = parse_granularity(operand.scale).mn
+        block, block_k = parse_granularity(operand.scale).mn, parse_granularity(operand.scale).k
+        if slices and block_k and slices % block_k:
+            raise SpecError(
+                "slices of K that end within a scale block",
+                where=f"{name}.scale",
+                expected=f"K blocks that divide {slices}, with grouping: {spec.grouping}",
+                got=operand.scale,
+            )
         if name == "b" and block and block > 1 and block % 8:
             raise SpecError(
                 "scale blocks that end within eight columns",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from gemmgen.errors import SpecError
+from gemmgen.grouping import Grouping
 from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import lay_out_shared_memory
@@ -19,6 +20,7 @@ LEAST_STAGES = 2
 def choose_pipeline(
     spec: GemmSpec,
     problem: Problem,
+    grouping: Grouping,
     structure: Structure,
     tile: Tile,
     warps: Warps,
@@ -35,7 +37,8 @@ def choose_pipeline(
     """
     asked = None if spec.stages == "auto" else spec.stages
     tight = _registers_are_tight(problem, warps, mma, promotion)
-    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight)
+    crowded = grouping.index is not None and _by_column(promotion)
+    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, crowded)
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
     if spec.early_wait is True and not early_wait:
         raise SpecError(
@@ -85,14 +88,23 @@ def choose_pipeline(
 
 
 def _unroll(
-    spec: GemmSpec, problem: Problem, structure: Structure, tile: Tile, tight: bool
+    spec: GemmSpec, problem: Problem, structure: Structure, tile: Tile, tight: bool, crowded: bool
 ) -> tuple[int, str]:
     if spec.unroll != "auto":
         return structure.unroll, "asked for"
+    if crowded:
+        return 1, "a scale a column beside the scheduler of groups: registers are tight"
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
     if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
     return structure.unroll, "descriptor arithmetic folds into immediates"
+
+
+def _by_column(promotion: Promotion) -> bool:
+    """Whether every column has a scale of its own: beside the state of a scheduler that walks over
+    groups, ptxas 12.8 spills when it sees several K tiles."""
+    scales = promotion.scales_b
+    return scales.way == "stage" or (scales.way == "after" and scales.block_mn == 1)
 
 
 def _registers_are_tight(problem: Problem, warps: Warps, mma: Mma, promotion: Promotion) -> bool:

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from axes import K_SIZES, LAYOUTS, SCALES
+
 from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
 from gemmgen.build import build_kernels
 from gemmgen.dtypes import DTYPES
@@ -133,6 +135,43 @@ SPECS = Path(__file__).parent.parent.parent / "specs"
 GOLDENS = {path.stem: GemmSpec.from_yaml(path) for path in sorted(SPECS.glob("*.yaml"))}
 
 
+def scaled(scale_a: str, scale_b: str, tile: str, **keys: Any) -> GemmSpec:
+    """FP8 with these granularities."""
+    operands = {"a": {"dtype": "e4m3", "scale": scale_a}, "b": {"dtype": "e4m3", "scale": scale_b}}
+    sizes = {"n": STRUCTURE_N, "k": STRUCTURE_K, "tile": tile}
+    return GemmSpec(**{**operands, "d": {"dtype": "bf16"}, **sizes, **keys})
+
+
+def laid_out(layout: str, tile: str, name: str = "bf16", **keys: Any) -> GemmSpec:
+    """16-bit operands."""
+    types = {x: {"dtype": name} for x in "abd"}
+    sizes = {"n": STRUCTURE_N, "k": STRUCTURE_K, "tile": tile}
+    return GemmSpec(**{**types, **sizes, "layout": layout, **keys})
+
+
+def sliced(tile: str, *, accumulate: bool = False) -> GemmSpec:
+    """Weight gradients in FP32, a slice of K each."""
+    operands = {x: {"dtype": "e4m3", "scale": "1x128"} for x in "ab"}
+    groups = {"grouping": "k_grouped", "groups": len(K_SIZES[0]), "accumulate": accumulate}
+    sizes = {"n": STRUCTURE_N, "k": "dynamic", "tile": tile}
+    return GemmSpec(**operands, d={"dtype": "f32"}, **sizes, **groups)
+
+
+AXES = {
+    **{f"{a} {b} {t}": scaled(a, b, t) for a, b in SCALES for t in ("64x64", "128x128")},
+    **{f"{x} {x} 128x256": scaled(x, x, "128x256") for x in ("tensor", "row", "128x128")},
+    **{
+        f"row interval {i} {t}": scaled("row", "row", t, promotion_interval=i)
+        for i, t in (("none", "128x256"), ("none", "256x128"), (64, "128x256"), (256, "128x128"))
+    },
+    **{f"{layout} {t}": laid_out(layout, t) for layout in LAYOUTS for t in ("64x64", "128x256")},
+    "f16 nn": laid_out("nn", "128x128", "f16"),
+    "bf16 cluster": laid_out("tn", "128x128", cluster="2x1"),
+    "bf16 256x128": laid_out("nn", "256x128"),
+}
+SLICED = {(t, c): sliced(t, accumulate=c) for t in ("64x64", "auto") for c in (False, True)}
+
+
 def structure(name: str) -> GemmSpec:
     return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
 
@@ -147,6 +186,8 @@ def all_specs() -> list[GemmSpec]:
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
         *GOLDENS.values(),
         *(typed(*types) for types in ELEMENT_TYPES),
+        *AXES.values(),
+        *SLICED.values(),
     ]
     return list({lower(item).name: item for item in specs}.values())
 

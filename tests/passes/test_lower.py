@@ -116,7 +116,6 @@ def test_kernels_of_one_name_have_one_text(one: dict[str, Any], other: dict[str,
     ("keys", "line"),
     [
         ({"d": {"dtype": "e5m2"}}, "d.dtype: e5m2"),
-        ({"grouping": "k_grouped", "k": "dynamic"}, "grouping: k_grouped"),
         ({"schedule": "pingpong"}, "schedule: pingpong"),
         ({"warpgroups": "1x1x3"}, "warpgroups: 1x1x3"),
         ({"split_k": 2}, "split_k: 2"),

@@ -7,6 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# Who may take part beside ours, and how a table calls them.
+PEERS = {
+    "deep_gemm": "DeepGEMM",
+    "cublaslt_block": "cuBLASLt block",
+    "cublaslt_row": "cuBLASLt row",
+    "cublaslt_tensor_fast": "cuBLASLt tensor",
+    "torch_bf16": "torch bf16",
+    "triton_block": "Triton block",
+    "stream_read": "plain read",
+}
+CANDIDATES = ("gemmgen", *PEERS)
 TOGETHER = "all candidates in turn"  # what a worker is at when it times
 
 

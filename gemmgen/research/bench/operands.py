@@ -5,7 +5,6 @@ Needs torch; works on any device.
 
 from __future__ import annotations
 
-from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ class Operands:
         generator = torch.Generator(self.device).manual_seed(seed)
         self.a16 = self._random(values, generator, problem.a, *problem.a_shape)
         self.b16 = self._random(values, generator, problem.b, *problem.b_shape)
-        self.quantised = cache(self._quantised)
+        self._made: dict[tuple[str, ...], Quantised] = {}
 
     def _random(
         self, values: str, generator: torch.Generator, dtype: str, *shape: int
@@ -51,14 +50,19 @@ class Operands:
             x.uniform_(-1, 1, generator=generator)
         return x.half() if dtype == "f16" else x.bfloat16()
 
-    def _quantised(
+    def quantised(
         self, name: str, dtype: str, granularity: str, layout: numerics.ScaleLayout = "contiguous"
     ) -> Quantised:
         """Operand `a` or `b` in a type and with scales."""
-        x = self.a16 if name == "a" else self.b16
-        if granularity == "none":
-            return x.to(torch_type(dtype)), None
-        return numerics.quantize(x, dtype, granularity, layout=layout)
+        key = (name, dtype, granularity, layout)
+        if key not in self._made:
+            x = self.a16 if name == "a" else self.b16
+            self._made[key] = (
+                (x.to(torch_type(dtype)), None)
+                if granularity == "none"
+                else numerics.quantize(x, dtype, granularity, layout=layout)
+            )
+        return self._made[key]
 
     def scaled(
         self, name: str, dtype: str, granularity: str, layout: numerics.ScaleLayout = "contiguous"

@@ -27,11 +27,6 @@ from gemmgen.research.bench.problem import BenchProblem
 from gemmgen.research.bench.records import Line
 from gemmgen.spec import GemmSpec
 
-PEERS = (
-    *("cublaslt_block", "cublaslt_row", "cublaslt_tensor_fast", "torch_bf16"),
-    *("triton_block", "deep_gemm", "stream_read"),
-)
-CANDIDATES = ("gemmgen", *PEERS)
 WORKER = (sys.executable, "-m", "gemmgen.research.bench.worker")
 SIZES = ("m", "n", "k")
 OUT_OF_TIME = "the time of the run was over (--seconds)"

@@ -11,13 +11,10 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from gemmgen.research.bench.job import PEERS as ALL_PEERS
 from gemmgen.research.bench.records import Line
 
-PEERS = {  # and what stands above their column
-    **{"deep_gemm": "DeepGEMM", "cublaslt_block": "cuBLASLt block"},
-    **{"cublaslt_row": "cuBLASLt row", "cublaslt_tensor_fast": "cuBLASLt tensor"},
-    **{"torch_bf16": "torch bf16", "triton_block": "Triton block"},
-}
+PEERS = {name: title for name, title in ALL_PEERS.items() if name != "stream_read"}
 ESTIMATE = "~"
 KERNEL = 1  # the column with their labels
 

@@ -22,7 +22,7 @@ from gemmgen.measure.stopwatch import L2Flush, Timing, measure, measure_by_event
 from gemmgen.measure.telemetry import Samples, driver_version, sampling
 from gemmgen.measure.throttled import COOL_SECONDS, back_to_back
 from gemmgen.research.bench.field import BrokenDeviceError, Field, prepare
-from gemmgen.research.bench.job import TOGETHER, Job
+from gemmgen.research.bench.job import TOGETHER, Case, Job
 from gemmgen.research.bench.limits import limits
 from gemmgen.research.bench.records import Line, package_versions
 from gemmgen.research.bench.stand_in import stand_in
@@ -43,25 +43,30 @@ def main() -> None:
         if time.time() > job.deadline:
             say({"out_of_time": True})
             break
+        _measure(number, case, job, machine, say)
         torch.cuda.empty_cache()
-        at = partial(_at, say, number, job.patience)
-        at(None)
-        try:
-            field = prepare(case, job.left_out.get(str(number), {}), job, DEVICE, at)
-        except BrokenDeviceError as error:
-            say({"broken": str(error)})
-            os._exit(1)  # tidying up would ask the GPU
-        about = {**machine.about, "run": job.run, "data": job.data, "seed": job.seed}
-        say({"lines": [about | line | {"absent": field.absent} for line in field.failed]})
-        if field.ready:
-            patience = _patience(job, field)
-            _at(say, number, patience, TOGETHER)
-            for columns, state in timed(field, job, machine):
-                say({"lines": results(field, columns, about | state, machine.sms)})
-                _at(say, number, patience, TOGETHER)
-        faulthandler.cancel_dump_traceback_later()
-        say({"finished": number})
     say({"done": True})
+
+
+def _measure(number: int, case: Case, job: Job, machine: Machine, say: Say) -> None:
+    """One case; what it takes on the GPU is given back at its end."""
+    at = partial(_at, say, number, job.patience)
+    at(None)
+    try:
+        field = prepare(case, job.left_out.get(str(number), {}), job, DEVICE, at)
+    except BrokenDeviceError as error:
+        say({"broken": str(error)})
+        os._exit(1)  # tidying up would ask the GPU
+    about = {**machine.about, "run": job.run, "data": job.data, "seed": job.seed}
+    say({"lines": [about | line | {"absent": field.absent} for line in field.failed]})
+    if field.ready:
+        patience = _patience(job, field)
+        _at(say, number, patience, TOGETHER)
+        for columns, state in timed(field, job, machine):
+            say({"lines": results(field, columns, about | state, machine.sms)})
+            _at(say, number, patience, TOGETHER)
+    faulthandler.cancel_dump_traceback_later()
+    say({"finished": number})
 
 
 class Machine:

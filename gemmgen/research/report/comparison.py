@@ -19,6 +19,7 @@ STATES = {  # of a measurement, and how a person calls them, in short and in ful
     ("back_to_back", "warm"): ("back to back", "back to back, at the power limit"),
 }
 ESTIMATE = "DeepGEMM (estimate)"
+WIDE = 2.5  # a range of ratios that wants a logarithmic axis
 LOWEST_INTENSITY = 0.5  # of the roof's left end, of the lowest that was measured
 
 
@@ -53,6 +54,7 @@ def _by_mode(ours: Sequence[Row], peers: Sequence[Row]) -> Iterator[Panel]:
         if not series:
             continue
         shown = {name for each in series for name in each.x}
+        ratios = [ratio for each in series for ratio in each.y]
         names = [_brief(row) for row in _chosen(mine).values() if _brief(row) in shown]
         title = "" if mode == "dense" else f"{mode}: groups x rows of each x N x K"
         yield Panel(
@@ -60,6 +62,7 @@ def _by_mode(ours: Sequence[Row], peers: Sequence[Row]) -> Iterator[Panel]:
             "peer's time / ours",
             [replace(each, listed=each.name not in named) for each in series],
             title=title,
+            log_y=max(ratios) > WIDE * min(ratios),
             marks=(1.0,),
             names=names,
         )

@@ -62,6 +62,15 @@ class Panel:
     names: Sequence[str] = ()  # of x, in order, where it is no number
 
 
+NARROW = 30.0  # a range whose logarithmic axis has room for every digit
+
+
+def narrow(panel: Panel, axis: str) -> bool:
+    """Whether the values along `x` or `y` span little."""
+    values = [at for each in panel.series for at in getattr(each, axis) if isinstance(at, float)]
+    return bool(values) and max(values) < NARROW * min(values)
+
+
 @dataclass(frozen=True)
 class Figure:
     """One or several panels that belong together."""

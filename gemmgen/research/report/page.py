@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series
+from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series, narrow
 from gemmgen.research.report.rows import Results, Row
 from gemmgen.version import __version__
 
@@ -112,11 +112,12 @@ def drawn(figure: Figure) -> dict[str, Any]:
 def _axes(plot: Any, panel: Panel, at: dict[str, int]) -> None:
     common = {"gridcolor": LINE, "zeroline": False, "linecolor": GREY, "ticks": "outside"}
     common |= {"tickcolor": LINE, "automargin": True}
-    for update, title, log in (
-        (plot.update_xaxes, panel.x, panel.log_x),
-        (plot.update_yaxes, panel.y, panel.log_y),
+    for axis, update, title, log in (
+        ("x", plot.update_xaxes, panel.x, panel.log_x),
+        ("y", plot.update_yaxes, panel.y, panel.log_y),
     ):
-        scale: dict[str, Any] = {"type": "log", "dtick": "D2", "minor": {}} if log else {}
+        digits = "D1" if narrow(panel, axis) else "D2"
+        scale: dict[str, Any] = {"type": "log", "dtick": digits} if log else {}
         update(title={"text": title, "standoff": 8}, **common, **scale, **at)
     if panel.names:
         order = {"categoryorder": "array", "categoryarray": list(panel.names)}

@@ -11,9 +11,9 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series
+from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series, narrow
 
 DPI = 160
 WIDTH, HEIGHT = 10.0, 100.0  # inches across, px of a figure to an inch of height
@@ -58,7 +58,7 @@ def _drawn(figure: Figure) -> Canvas:
     for spare in list(places):
         spare.remove()
     if any(series.name for panel in figure.panels for series in panel.series):
-        canvas.legend(frameon=False, fontsize=8, ncols=8, loc="outside upper right")
+        canvas.legend(frameon=False, fontsize=8, ncols=6, loc="outside lower center")
     return canvas
 
 
@@ -83,12 +83,13 @@ def _panel(place: Any, panel: Panel) -> None:
                 label.set_ha("right")
     for mark in panel.marks:
         place.axhline(mark, color=DARK, linewidth=0.8, linestyle=":")
-    for log, axis, scale in (
-        (panel.log_x, place.xaxis, place.set_xscale),
-        (panel.log_y, place.yaxis, place.set_yscale),
+    for name, log, axis, scale in (
+        ("x", panel.log_x, place.xaxis, place.set_xscale),
+        ("y", panel.log_y, place.yaxis, place.set_yscale),
     ):
         if log:
             scale("log")
+            axis.set_major_locator(LogLocator(subs=range(1, 10) if narrow(panel, name) else (1,)))
             axis.set_major_formatter(ScalarFormatter())
             axis.set_minor_formatter(NullFormatter())
 

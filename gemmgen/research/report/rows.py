@@ -229,15 +229,21 @@ def _foretold(row: Row, text: str | None) -> Row:
 
 
 def _newest(rows: Sequence[Row]) -> list[Row]:
-    """Without what was measured again later: files of results are added to."""
-    newest: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        if row["us"] is not None:
-            key = (*key_of(row), row["candidate"], row["label"])
-            if key not in newest or (row["when"] or "") >= (newest[key]["when"] or ""):
-                newest[key] = row
-    kept = set(map(id, newest.values()))
+    """Without what was measured again later: files of results are added to.
+
+    A peer's earlier time stays while ours of its run does: the two belong together.
+    """
+    timed = [row for row in rows if row["us"] is not None]
+    latest = {_identity(row): id(row) for row in sorted(timed, key=lambda row: row["when"] or "")}
+    kept = set(latest.values())
+    runs = {row["run"] for row in timed if id(row) in kept and row["candidate"] == "gemmgen"}
+    of_run = {(*_identity(row), row["run"]): id(row) for row in timed if row["run"] in runs}
+    kept |= {id(row) for row in timed if row["candidate"] != "gemmgen"} & set(of_run.values())
     return [row for row in rows if row["us"] is None or id(row) in kept]
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    return (*key_of(row), row["candidate"], row["label"])
 
 
 def _fill_axes(rows: Sequence[Row]) -> None:

@@ -42,7 +42,7 @@ def compilers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compilers:
         (["--m", "64,x"], "not a list of sizes"),
         (["--n", "64"], "the kernel is made for another N"),
         (["--l2", "dirty,cold"], "there is no such value"),
-        (["--candidates", "mine"], "expected: some of gemmgen, cublaslt_block"),
+        (["--candidates", "mine"], "expected: some of gemmgen, deep_gemm"),
         (["--only", "4096x*", "--m", "64"], "expected: one of 64x2112x7168"),
         (["--variant", "tile"], "not keys of a spec"),
         (["--variant", "tile: 100x100"], "tile"),

@@ -13,10 +13,14 @@ from research.bench.lines import ABOUT, candidate, case_of, computing, field_of,
 from gemmgen.research.bench import field as module
 from gemmgen.research.bench import records
 from gemmgen.research.bench.field import prepare
-from gemmgen.research.bench.job import Job
+from gemmgen.research.bench.job import PEERS, Job
 from gemmgen.research.bench.problem import BenchProblem
 
 NAMES = ("gemmgen", "cublaslt_tensor_fast", "torch_bf16", "deep_gemm")
+
+
+def test_every_peer_has_a_function() -> None:
+    assert set(module.PEERS) == set(PEERS)
 
 
 @pytest.fixture

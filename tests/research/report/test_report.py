@@ -82,6 +82,20 @@ def test_a_kernel_that_this_version_plans_otherwise_shows_no_plan(tmp_path) -> N
     assert found.ours[0]["predicted_us"] is None
 
 
+def test_peers_stay_with_ours_of_their_run(tmp_path) -> None:
+    path = bench_file(tmp_path / "lines.jsonl", run="r")
+    bench_file(path, run="rr", factor=2, m=65)  # another problem, with the same peers
+    bench_file(path, run="rrr", factor=3, m=65)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[4:]:
+        line["m"] = 65 if line["candidate"] == "gemmgen" else 64
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = load([path])
+    assert {(row["m"], row["run"]) for row in found.ours} == {(64, "r"), (65, "rrr")}
+    peers = {row["run"] for row in found.peers if row["candidate"] == "cublaslt_block"}
+    assert peers == {"r", "rrr"}
+
+
 @pytest.mark.parametrize("name", ["results/dense-nvidia-h200.jsonl", "sweep.yaml", "no.db"])
 def test_files(name: str, tmp_path) -> None:
     root = Path(__file__).parents[3] / "benchmarks"
