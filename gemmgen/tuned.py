@@ -117,7 +117,8 @@ class Table:
 def served(spec: GemmSpec) -> bool:
     """Whether a table may decide: not where the spec decides something itself, has to be planned
     alike for every M, or computes more than a product."""
-    if spec.batch_invariant or spec.epilogue or spec.accumulate or spec.allow:
+    more = spec.epilogue or spec.accumulate or spec.d.scale != "none"
+    if spec.batch_invariant or spec.allow or more:
         return False
     return all(getattr(spec, key) == "auto" for key in (*DECISIONS, *OTHERS))
 
