@@ -49,7 +49,9 @@ def test_every_state_beside_every_peer(tmp_path: Path) -> None:
     assert spaced["us"] < spaced["events_us"] < spaced["us"] + 20
 
 
-@pytest.mark.parametrize("mode", ["contiguous", "contiguous_ends", "masked", "batched", "k_grouped"])
+@pytest.mark.parametrize(
+    "mode", ["contiguous", "contiguous_ends", "masked", "batched", "k_grouped"]
+)
 def test_groups(tmp_path: Path, mode: str) -> None:
     sliced = mode == "k_grouped"
     asked = spec(n=1024, k="dynamic" if sliced else 512, grouping=mode, groups=4)
