@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from gemmgen.counters import stats
 from gemmgen.errors import (
     ArtifactError,
     BenchError,
@@ -22,6 +23,7 @@ from gemmgen.errors import (
     PatchError,
     ResultsError,
     SpecError,
+    StrictError,
     SweepError,
     TensorError,
     ToolchainError,
@@ -32,13 +34,16 @@ from gemmgen.plan import KernelPlan
 
 # Not lazily: the module of the same name, loaded later, would be bound over the function.
 from gemmgen.render import render
+from gemmgen.sealing import seal, unseal
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
-    from gemmgen import numerics, sass_patch
+    from gemmgen import numerics, ops, sass_patch
     from gemmgen.artifact import Artifact
     from gemmgen.build import build_kernel
+    from gemmgen.bundle import add_bundle
     from gemmgen.passes import lower
+    from gemmgen.plan_sets import PlanSet, plan_set
     from gemmgen.runtime import load_kernel
     from gemmgen.runtime.kernel import GemmKernel
     from gemmgen.spec import GemmSpec
@@ -59,33 +64,44 @@ __all__ = [
     "LaunchError",
     "OutputError",
     "PatchError",
+    "PlanSet",
     "ResultsError",
     "SpecError",
+    "StrictError",
     "SweepError",
     "TensorError",
     "ToolchainError",
     "TuneError",
     "UnsupportedError",
     "__version__",
+    "add_bundle",
     "build_kernel",
     "load_kernel",
     "load_specs",
     "lower",
     "numerics",
+    "ops",
+    "plan_set",
     "render",
     "sass_patch",
+    "seal",
+    "stats",
+    "unseal",
 ]
 
 _HOMES = {
     "Artifact": "gemmgen.artifact",
     "GemmKernel": "gemmgen.runtime.kernel",
     "GemmSpec": "gemmgen.spec",
+    "PlanSet": "gemmgen.plan_sets",
+    "add_bundle": "gemmgen.bundle",
     "build_kernel": "gemmgen.build",
     "load_kernel": "gemmgen.runtime",
     "load_specs": "gemmgen.spec_file",
     "lower": "gemmgen.passes",
+    "plan_set": "gemmgen.plan_sets",
 }
-_MODULES = ("numerics", "sass_patch")
+_MODULES = ("numerics", "ops", "sass_patch")
 
 if not TYPE_CHECKING:  # a type checker reads the imports above instead
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +87,7 @@ class Manifest:
 class Artifact:
     """One built kernel: a folder, and its files as they were when it was written or read."""
 
-    path: Path
+    path: Path  # of a kernel in a bundle, or of one that no disk took: where it would lie
     manifest: Manifest
     files: Mapping[str, bytes] = field(repr=False)
 
@@ -150,7 +150,15 @@ def read(folder: str | Path) -> Artifact:
     an artifact of this schema version; ArtifactError when a file cannot be read.
     """
     folder = Path(folder)
-    text = _content(folder / MANIFEST)
+    return checked(folder, lambda name: _content(folder / name))
+
+
+def checked(folder: Path, content: Callable[[str], bytes]) -> Artifact:
+    """The artifact whose files `content` gives by name, every one checked. Raises as `read` does.
+
+    Errors name the files as those of `folder`.
+    """
+    text = content(MANIFEST)
     try:
         manifest = Manifest.from_json(text)
     except ValueError as error:
@@ -159,7 +167,7 @@ def read(folder: str | Path) -> Artifact:
         raise _corrupt(folder / MANIFEST, ", ".join(RECORDED), ", ".join(manifest.files))
     files = {MANIFEST: text}
     for name, record in manifest.files.items():
-        files[name] = _content(folder / name)
+        files[name] = content(name)
         if (found := FileRecord.of(files[name])) != record:
             raise _corrupt(folder / name, record, found)
     return Artifact(folder, manifest, files)
@@ -206,7 +214,7 @@ def write(files: Mapping[str, bytes], folder: Path) -> Artifact:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise _output_error(error, folder) from error
+        raise output_error(error, folder) from error
     return Artifact(folder, Manifest.from_json(files[MANIFEST]), dict(files))
 
 
@@ -276,7 +284,8 @@ _CAUSES: dict[int, tuple[str, str]] = {
 _OTHER_CAUSE = ("a folder that you may write", "choose another folder with --out")
 
 
-def _output_error(error: OSError, folder: Path) -> OutputError:
+def output_error(error: OSError, folder: Path) -> OutputError:
+    """What kept `folder`, or a file at its place, from being written."""
     expected, fix = _CAUSES.get(error.errno or 0, _OTHER_CAUSE)
     # What stands in the way of a parent is named; a name of ours beside the folder helps nobody.
     above = error.filename and Path(error.filename) in folder.parents

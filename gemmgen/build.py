@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gemmgen import artifact, sass_patch
+from gemmgen import artifact, bundle, sass_patch
 from gemmgen.artifact import Artifact, Buildable
 from gemmgen.cache import Cache, cache_key, default_root
-from gemmgen.errors import ArtifactError, CompileError, GemmgenError, SpecError
+from gemmgen.counters import count
+from gemmgen.errors import ArtifactError, CompileError, GemmgenError, SpecError, ToolchainError
 from gemmgen.passes import lower
 from gemmgen.plan import KernelPlan
 from gemmgen.render import render
+from gemmgen.sealing import refuse_if_sealed
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
 from gemmgen.toolchain import CompileResult, Flaw, Toolchain, compile_cuda, find_toolchain
@@ -29,7 +31,7 @@ class Build:
     """One built kernel, and what it cost."""
 
     artifact: Artifact
-    cached: bool  # it was stored: no compiler ran
+    cached: bool  # it was in the cache, or in a bundle: no compiler ran
     seconds: float
 
 
@@ -59,6 +61,19 @@ def build_kernels(
     """
     plans = [_lowered(spec, target) for spec in specs]
     _refuse_equal_names(plans)
+    return build_plans(plans, out=out, progress=progress)
+
+
+def build_plans(
+    plans: Sequence[KernelPlan | GemmgenError],
+    *,
+    out: str | Path | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Build | GemmgenError]:
+    """As `build_kernels`, of plans; what is an error stays one. Without `out`, names may be equal:
+    the cache goes by content."""
+    if out is not None:
+        _refuse_equal_names(plans)
     if len(plans) == 1:
         return [_outcome(plans[0], out)]
     from concurrent.futures import ThreadPoolExecutor, as_completed  # 15 ms that one does not pay
@@ -75,6 +90,24 @@ def build_kernels(
     return [build.result() for build in builds]
 
 
+def pack(
+    plans: Sequence[KernelPlan], path: str | Path, *, progress: Callable[[], None] = lambda: None
+) -> list[Build]:
+    """Build kernels side by side and put them into one file, for machines without a compiler.
+
+    `gemmgen.add_bundle(path)`, or the variable GEMMGEN_BUNDLES, makes builds find them there.
+    Raises the error of the first that cannot be built, and OutputError.
+    """
+    builds = []
+    for outcome in build_plans(plans, progress=progress):
+        if isinstance(outcome, GemmgenError):
+            raise outcome
+        builds.append(outcome)
+    requests = [_ordered(plan, render(plan)).key({}) for plan in plans]
+    bundle.write(Path(path), dict(zip(requests, (b.artifact for b in builds), strict=True)))
+    return builds
+
+
 def build_plan(plan: KernelPlan, *, out: str | Path | None = None) -> Build:
     """The kernel of a plan; see `build_kernel`."""
     return build_text(plan, render(plan), out=out)
@@ -83,26 +116,65 @@ def build_plan(plan: KernelPlan, *, out: str | Path | None = None) -> Build:
 def build_text(plan: Buildable, source: str, *, out: str | Path | None = None) -> Build:
     """The kernel whose plan and text these are; see `build_kernel`."""
     start = time.perf_counter()
-    toolchain = find_toolchain(plan.sass.toolchain)
-    passes = [sass_patch.parse_pass(text) for text in plan.sass.passes]
-    versions = [(str(step), step.version) for step in passes]
-    key = cache_key(plan.to_json(), source, toolchain.identity, versions)
-    cache = Cache(default_root())
-    compiled = False
-
-    def make() -> dict[str, bytes]:
-        nonlocal compiled
-        compiled = True
-        return _make(plan, source, toolchain, key)
-
-    built = cache.find(key) or cache.build_once(key, make)
+    built, origin = _obtain(_ordered(plan, source))
+    count(f"{origin}s")
+    if isinstance(plan, KernelPlan):
+        # The key vouches for the plan, and to read it takes longer than the rest of a hit.
+        built.__dict__.setdefault("plan", plan)
     if out is not None:
         built = _place(built, Path(out))
-    return Build(built, not compiled, time.perf_counter() - start)
+    return Build(built, origin != "build", time.perf_counter() - start)
 
 
-def _make(plan: Buildable, source: str, toolchain: Toolchain, key: str) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Ordered:
+    """All that a kernel is made of, but for the compilers."""
+
+    plan: Buildable
+    source: str
+    passes: tuple[tuple[str, int], ...]  # SASS passes and their versions
+
+    def key(self, toolchain: Mapping[str, str]) -> str:
+        """Its name in the cache; with no toolchain, its name in a bundle."""
+        return cache_key(self.plan.to_json(), self.source, toolchain, self.passes)
+
+
+def _ordered(plan: Buildable, source: str) -> Ordered:
+    passes = [sass_patch.parse_pass(text) for text in plan.sass.passes]
+    return Ordered(plan, source, tuple((str(step), step.version) for step in passes))
+
+
+def _obtain(ordered: Ordered) -> tuple[Artifact, str]:
+    """From the user's cache, from a bundle, or from the compilers, and which of them."""
+    try:
+        toolchain = find_toolchain(ordered.plan.sass.toolchain)
+    except ToolchainError:
+        if bundled := bundle.find(ordered.key({})):
+            return bundled, "bundle_hit"
+        raise
+    cache, key = Cache(default_root()), ordered.key(toolchain.identity)
+    if found := cache.find(key):
+        return found, "cache_hit"
+    if bundled := bundle.find(ordered.key({})):
+        return bundled, "bundle_hit"
+    refuse_if_sealed(
+        "a kernel would have to be compiled",
+        where=ordered.plan.name,
+        fix="build it before sealing: gemmgen warmup, gemmgen build, or a bundle",
+    )
+    origin = "cache_hit"  # of a kernel that another process builds meanwhile
+
+    def make() -> dict[str, bytes]:
+        nonlocal origin
+        origin = "build"
+        return _make(ordered, toolchain, key)
+
+    return cache.build_once(key, make), origin
+
+
+def _make(ordered: Ordered, toolchain: Toolchain, key: str) -> dict[str, bytes]:
     """The files of an artifact, from the compilers."""
+    plan, source = ordered.plan, ordered.source
     compiled = compile_cuda(
         source, plan.name, toolchain, allow=frozenset(map(Flaw, plan.sass.allow))
     )

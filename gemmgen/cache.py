@@ -88,7 +88,8 @@ class Cache:
         """The kernel that `build` makes, stored; others who ask for it wait, and find it.
 
         What `build` raises is passed on, and nothing is stored. When the cache cannot be written,
-        warns (CacheWarning) and answers with a kernel in a folder that goes with the process.
+        warns (CacheWarning) and answers with a kernel that goes with the process: in a folder, or
+        in memory alone where no disk takes it.
         """
         with self._lock(key):
             try:
@@ -96,7 +97,7 @@ class Cache:
                 if found := self._read(key):
                     return found
             except ArtifactError as error:
-                _warn(f"a stored kernel is damaged and is built again: {error.where}")
+                warn(f"a stored kernel is damaged and is built again: {error.where}")
             return self._store(key, build())
 
     def entries(self) -> Iterator[Entry]:
@@ -157,11 +158,14 @@ class Cache:
             return artifact.write(files, self._folder(key))
         except (OSError, OutputError) as error:
             cause = error.got if isinstance(error, OutputError) else error.strerror
-            _warn(
+            warn(
                 f"the kernel cache cannot be written, so this kernel is not kept: {cause}: "
                 f"{self.root}; GEMMGEN_CACHE_DIR can name another folder"
             )
-            return artifact.write(files, _temporary_root() / key)
+            try:
+                return artifact.write(files, _temporary_root() / key)
+            except (OSError, OutputError):  # no room there, either: it is in memory
+                return artifact.checked(self._folder(key), files.__getitem__)
 
     def _remove(self, key: str) -> None:
         """Remove a damaged entry, and what a killed build of this key left. The lock is held."""
@@ -181,7 +185,7 @@ class Cache:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            _warn(f"a lock of the kernel cache is lost; going on without it: {lock.lock_file}")
+            warn(f"a lock of the kernel cache is lost; going on without it: {lock.lock_file}")
         except OSError:
             pass  # what cannot be locked cannot be written either, and `_store` says so
         try:
@@ -190,7 +194,8 @@ class Cache:
             lock.release()
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """A CacheWarning, as of the caller of who calls."""
     warnings.warn(text, CacheWarning, stacklevel=3)
 
 

@@ -7,6 +7,7 @@ that the others do not wait for it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from gemmgen import cli_bench, cli_report, cli_sass, cli_sweep, cli_toolchain, cli_tune
+from gemmgen import cli_bench, cli_report, cli_sass, cli_serving, cli_sweep, cli_toolchain, cli_tune
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
 from gemmgen.errors import GemmgenError
@@ -39,6 +40,7 @@ SpecFile = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="One spec, o
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 with a message, 2 for wrong usage, 130 when interrupted."""
     warnings.showwarning = _show_warning
+    os.environ.pop("GEMMGEN_STRICT", None)  # it is about what happens behind calls: a verb is asked
     try:
         app(arguments)
     except GemmgenError as error:
@@ -115,6 +117,9 @@ app.command()(cli_sass.patch)
 app.command()(cli_bench.bench)
 app.command()(cli_sweep.sweep)
 app.command()(cli_tune.tune)
+app.command()(cli_serving.warmup)
+app.command()(cli_serving.bundle)
+app.command()(cli_serving.export)
 app.command()(cli_report.report)
 app.add_typer(cli_toolchain.app, name="toolchain")
 

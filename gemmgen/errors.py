@@ -114,3 +114,7 @@ class LaunchError(GemmgenError):
 
 class TensorError(LaunchError):
     """An argument has the wrong dtype, shape, stride, alignment or device."""
+
+
+class StrictError(GemmgenError):
+    """A call needed a compiler, or scales in another layout, while gemmgen is sealed."""

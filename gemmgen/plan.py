@@ -1,8 +1,7 @@
 """What was decided: one frozen part a decision, all of them data.
 
 `passes.lower` makes a plan, `render` prints it, the runtime launches by it. A plan holds numbers,
-names and reasons; nothing here computes anything but sums of its own fields. Extents are in
-elements unless a comment says bytes.
+names and reasons; nothing here computes but sums of its fields. Extents are in elements.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from gemmgen.plan_params import Extent as Extent
 from gemmgen.plan_params import KernelParam as KernelParam
 from gemmgen.plan_params import TensorArgument as TensorArgument
 from gemmgen.plan_record import from_record
+from gemmgen.plan_smem import Smem as Smem
+from gemmgen.plan_smem import SmemRegion as SmemRegion
 from gemmgen.target import Swizzle
 
 SCHEMA_VERSION = 2
@@ -34,6 +35,7 @@ class Problem:
     d: str
     scale_a: str  # scale granularities
     scale_b: str
+    scale_d: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
     c: str | None  # dtype of what is added; None: nothing
     reason: str
@@ -51,15 +53,20 @@ class Tile:
 
 @dataclass(frozen=True)
 class Cluster:
-    """CTAs along M and N that share operands by multicast."""
+    """CTAs along M and N that share operands by multicast, or along K that share a tile of D."""
 
     m: int
     n: int
+    k: int
     reason: str
 
     @property
     def size(self) -> int:
-        return self.m * self.n
+        return self.m * self.n * self.k
+
+    @property
+    def shares_operands(self) -> bool:
+        return self.m * self.n > 1
 
     @property
     def multicast_a(self) -> bool:
@@ -78,6 +85,7 @@ class Warps:
 
     consumers_m: int  # consumer warpgroups along the tile's M
     consumers_n: int  # and along its N
+    consumers_k: int  # that take its K tiles in turn
     threads: int  # of the CTA, the producer warpgroup included
     launch_registers: int  # a thread, as ptxas allots them from the launch bounds
     consumer_registers: int  # a thread, after setmaxnreg
@@ -87,7 +95,7 @@ class Warps:
 
     @property
     def consumers(self) -> int:
-        return self.consumers_m * self.consumers_n
+        return self.consumers_m * self.consumers_n * self.consumers_k
 
     @property
     def consumer_warps(self) -> int:
@@ -98,11 +106,12 @@ class Warps:
 class Mma:
     """The wgmma instruction and how often a warpgroup issues it to cover its part of the tile."""
 
+    swap_ab: bool  # rows of B lie on wgmma's M axis, rows of A on its N axis
     n: int  # N of one wgmma; its M is 64
     k: int  # K of one wgmma
     waves_m: int  # wgmma tiles of a warpgroup along M
     waves_n: int  # and along N
-    a_type: str  # PTX types
+    a_type: str  # PTX types of wgmma's operands
     b_type: str
     majors: str  # the last immediate operands: which of A and B are MN-major; FP8 has none
     reason: str
@@ -170,9 +179,8 @@ class Operand:
 class Scales:
     """How the scales of one operand reach the sums.
 
-    stage: one a row and K block, by TMA with the stage. ahead: one a block of rows, by load, one
-    interval ahead. after: the same along K, once, after the last K tile. none: there are none.
-    """
+    stage: one a row and K block, by TMA with the stage. ahead: one a block of rows, loaded one
+    interval ahead. after: the same along K, once, after the last K tile. none: no scales."""
 
     way: str
     block_mn: int  # rows of the operand that share one; 0: all
@@ -212,6 +220,26 @@ class Promotion:
 
 
 @dataclass(frozen=True)
+class Reduction:
+    """How the sum over K of an element of D is divided between CTAs and warpgroups."""
+
+    parts: int  # partial sums of an element, added in FP32 in this fixed order: CTA, first K tile
+    fragments: int  # groups of four totals of a thread that one CTA adds up
+    threads: int  # that hold one part of a tile
+    keeps_k_order: bool  # one FP32 sum from the first block of K to the last
+    reason: str
+
+    @property
+    def divided(self) -> bool:
+        return self.parts > 1
+
+    @property
+    def part_bytes(self) -> int:
+        """Shared memory of one part in the CTA that adds it up."""
+        return self.fragments * self.threads * 16
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """The ring of shared-memory stages between producer and consumers."""
 
@@ -225,51 +253,25 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Store:
-    """The way out: into a buffer of the warp, and one TMA store a buffer."""
+    """The way out: into a buffer of the warp, and one TMA store a buffer; or from registers."""
 
-    columns: int  # of one buffer; its rows are the 16 of a warp
+    direct: bool  # from registers to D, two columns a thread; there is no buffer then
+    rows: int  # of one buffer
+    columns: int  # of one buffer
     chunks: int  # buffers' worth of columns that a warpgroup stores per 64 rows
     buffers: int  # a warp
     buffer_bytes: int
     swizzle: Swizzle
     template: str  # how a buffer is written
     reason: str
+    scale_columns: int = 0  # of D that share a scale; 0: it has none
+    largest: str = ""  # finite value of D's type, as C++ spells it
+    corrections: int = 0  # of a quotient from a reciprocal, until it is what IEEE 754 says
 
     @property
     def odd_groups(self) -> bool:
-        """A row of a buffer is an odd number of eight columns: the last matrix has no neighbour."""
-        return self.columns // 8 % 2 == 1
-
-
-@dataclass(frozen=True)
-class SmemRegion:
-    """One array in shared memory."""
-
-    name: str
-    offset: int  # bytes from the base
-    stride: int  # bytes from one element of the array to the next
-    count: int
-    alignment: int  # bytes
-
-    @property
-    def bytes(self) -> int:
-        return self.stride * self.count
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.bytes
-
-
-@dataclass(frozen=True)
-class Smem:
-    """All shared memory of a CTA; the base is aligned to the first region's alignment."""
-
-    regions: tuple[SmemRegion, ...]
-    bytes: int
-    reason: str
-
-    def region(self, name: str) -> SmemRegion:
-        return next(region for region in self.regions if region.name == name)
+        """Two pairs of 8x8 matrices an instruction; the last pair of a buffer has no neighbour."""
+        return self.rows * self.columns // 128 % 2 == 1
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,7 @@ class Launch:
     threads: int
     cluster: int  # CTAs; 1: launched without a cluster
     shared_bytes: int
+    programmatic: bool  # it may start before the kernel ahead of it has ended, and waits for it
     reason: str
 
 
@@ -315,6 +318,7 @@ class KernelPlan:
     operand_a: Operand
     operand_b: Operand
     promotion: Promotion
+    reduction: Reduction
     pipeline: Pipeline
     store: Store
     smem: Smem
@@ -323,6 +327,11 @@ class KernelPlan:
     params: tuple[KernelParam, ...]
     launch: Launch
     sass: Sass
+
+    @property
+    def for_few_rows(self) -> bool:
+        """Of the family of templates/few_rows: swapped operands, or K that is divided."""
+        return self.mma.swap_ab or self.reduction.divided
 
     def to_json(self) -> str:
         """The plan as JSON text; `from_json` is its inverse."""

@@ -46,8 +46,8 @@ class KernelParam:
     """One parameter of the CUDA kernel, in signature order."""
 
     name: str
-    kind: str  # tensor_map | pointer | scalar
-    source: str  # tensor_map, pointer: name of the tensor argument; scalar: the dimension
+    kind: str  # tensor_map | pointer | scalar | pitch: elements from one row to the next
+    source: str  # scalar: the dimension; else: name of the tensor argument
     dtype: str = "u32"  # tensor_map, pointer: of the tensor
     box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
     swizzle: Swizzle = Swizzle.NONE  # tensor_map

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 CUDA_TYPES = {
     "u32": "uint32_t",
+    "u64": "uint64_t",
     "i32": "int",
     "f32": "float",
     "bf16": "uint16_t",
     "f16": "uint16_t",
+    "e4m3": "uint8_t",
 }
 
 
@@ -53,7 +55,8 @@ def render(plan: KernelPlan) -> str:
 def _integers(plan: KernelPlan) -> list[tuple[str, str]]:
     """Integer types that not every kernel uses, and what they are."""
     signature = _cuda_params(plan.params)
-    used = {"uint16_t": plan.cluster.size > 1}  # the mask of a multicast
+    # The mask of a multicast, a pair of codes.
+    used = {"uint16_t": plan.cluster.size > 1 or plan.store.scale_columns}
     types = (("uint8_t", "unsigned char"), ("uint16_t", "unsigned short"))
     return [item for item in types if used.get(item[0]) or f"{item[0]}*" in signature]
 

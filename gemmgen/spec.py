@@ -178,6 +178,8 @@ class OutputSpec(_Model):
     """The output D, [M, N], row-major."""
 
     dtype: DTypeName
+    scale: Granularity = "none"
+    """Rows x columns that share one new FP32 scale, with a dtype of 8 bits."""
 
 
 class AddendSpec(_Model):
@@ -250,6 +252,9 @@ class GemmSpec(_Model):
     """SASS passes in order; [] leaves the cubin alone."""
     allow: tuple[CodeFlaw, ...] = ()
     """Flaws of compiled code that refuse a build unless they stand here; for experiments."""
+    pdl: StrictBool = False
+    """Programmatic dependent launch: start while the kernel before it on the stream still runs, and
+    wait for it before memory is touched."""
     batch_invariant: StrictBool = False
     """One tile configuration and one K order for every M."""
 

@@ -55,6 +55,11 @@ def _row_bytes(name: str) -> Callable[[GemmSpec], Iterator[Problem]]:
     return check
 
 
+def _scale_of_output(spec: GemmSpec) -> Iterator[Problem]:
+    if DTYPES[spec.d.dtype].bits > 8 and spec.d.scale != "none":
+        yield Problem("d.scale", f"expected none with {spec.d.dtype}: FP8 has scales", spec.d.scale)
+
+
 def _addends(spec: GemmSpec) -> Iterator[Problem]:
     if spec.c is None:
         return
@@ -79,7 +84,9 @@ def _groups(spec: GemmSpec) -> Iterator[Problem]:
 def _tile_warpgroups(spec: GemmSpec) -> Iterator[Problem]:
     if spec.tile != "auto" and spec.warpgroups != "auto":
         tile, layout = spec.tile, spec.warpgroups
-        if spec.swap_ab is not True and tile.m % (64 * layout.m):
+        # Fewer rows than 64 are those of a tile with swap_ab, unless it says false.
+        swapped = spec.swap_ab is True or (spec.swap_ab == "auto" and tile.m < 64)
+        if not swapped and tile.m % (64 * layout.m):
             yield Problem(
                 "warpgroups",
                 f"expected warpgroups along M that take multiples of 64 rows of the tile {tile}",
@@ -99,6 +106,7 @@ CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Probl
     (("a", "m", "k", "layout"), _row_bytes("a")),
     (("b", "n", "k", "layout"), _row_bytes("b")),
     (("d", "n"), _row_bytes("d")),
+    (("d",), _scale_of_output),
     (("d", "c", "accumulate"), _addends),
     (("grouping", "groups", "k"), _groups),
     (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),

@@ -185,6 +185,7 @@ class Spelling:
                 ("TileScheduler tile", "tile"),
                 ("Problem problem", "problem"),
                 *((f"const TensorMap& map_{name}", f"tensor_map_{name}") for name in maps),
+                *[("uint32_t rank", "rank")] * (self._plan.cluster.k > 1),
             ),
         )
 
@@ -208,6 +209,13 @@ class Spelling:
         return any(s.way in ("ahead", "after") for _, s in self.scales)
 
     # --- The producer ---------------------------------------------------------------------------
+
+    @property
+    def loaded_k_tile(self) -> str:
+        """Number of the K tile that is loaded; k_tile counts those of the tile, or of the CTA."""
+        if self._grouping.sliced:
+            return "(tile.first_k_tile + k_tile)"
+        return "(first + k_tile)" if self._plan.cluster.k > 1 else "k_tile"
 
     @property
     def copies(self) -> list[Copy]:

@@ -117,6 +117,8 @@ class Launch:
         if param.kind == "scalar":
             return self.sizes[param.source]
         address, pitch = self.tensors[param.source]
+        if param.kind == "pitch":
+            return pitch
         if param.kind == "pointer":
             return address
         return emulator.TensorMap(

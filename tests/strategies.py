@@ -29,20 +29,27 @@ def auto_or(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 tiles = st.builds(
     "{}x{}x{}".format,
-    st.sampled_from((64, 128, 192, 256, 320, 96)),
+    st.sampled_from((64, 128, 192, 256, 320, 96, 8, 16, 40)),
     st.sampled_from(range(8, 273, 8)),
     st.sampled_from((128, 128, 128, 64)),
 )
-layouts = st.builds("{}x{}x{}".format, st.integers(1, 5), st.integers(1, 4), st.just(1))
+layouts = st.builds(
+    "{}x{}x{}".format,
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.sampled_from((1, 1, 1, 2, 3, 4)),
+)
 clusters = st.builds("{}x{}".format, st.integers(1, 5), st.integers(1, 4))
 sizes = st.integers(1, 1024).map(lambda i: 16 * i) | st.just("dynamic")
+
+WAYS_OUT = ({"dtype": "bf16"}, {"dtype": "f32"}, {"dtype": "e4m3", "scale": "1x128"})
 
 # Dense FP8 with block scales, every way out: what this version builds, in any shape and structure.
 buildable = st.fixed_dictionaries(
     {
         "a": st.just(FP8_BLOCK_SCALED["a"]),
         "b": st.just(FP8_BLOCK_SCALED["b"]),
-        "d": st.sampled_from(("bf16", "f32")).map(lambda dtype: {"dtype": dtype}),
+        "d": st.sampled_from(WAYS_OUT),
         "n": sizes,
         "k": sizes,
     },
@@ -55,11 +62,14 @@ buildable = st.fixed_dictionaries(
         "warpgroups": auto_or(layouts),
         "unroll": auto_or(st.integers(1, 8)),
         "early_wait": auto_or(st.booleans()),
+        "split_k": auto_or(st.integers(1, 2)),
+        "swap_ab": auto_or(st.booleans()),
         "raster": auto_or(st.integers(1, 40)),
         "l2_hint": auto_or(st.just({"b": "evict_first"})),
         "sass": auto_or(st.sampled_from(([], ["sparse_yield"], ["interleave_ffma"]))),
         "toolchain": auto_or(st.just("12.8")),
         "accumulate": st.booleans(),
+        "pdl": st.booleans(),
         "batch_invariant": st.booleans(),
         "name": st.sampled_from(("moe-up", "8x8", "int", "mainloop", "k_1")),
     },
@@ -85,9 +95,7 @@ anything = st.builds(
             "grouping": st.sampled_from(tuple(GROUPINGS)),
             "groups": st.integers(1, 64),
             "schedule": st.sampled_from(("auto", "cooperative", "a_stationary", "pingpong")),
-            "warpgroups": st.sampled_from(("auto", "1x1x3", "2x1")),
             "split_k": auto_or(st.integers(1, 4)),
-            "swap_ab": auto_or(st.booleans()),
             "c": st.fixed_dictionaries({"dtype": st.sampled_from(("bf16", "f32"))}),
             "allow": st.lists(st.sampled_from(("spills", "serialized_wgmma")), max_size=2),
             "epilogue": st.lists(st.sampled_from(tuple(EPILOGUE_OPS)), max_size=2),

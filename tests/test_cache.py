@@ -254,6 +254,19 @@ def test_a_full_cache_costs_a_warning(
         assert store.build_once(KEY, lambda: files).cubin == b"cubin"
 
 
+def test_where_no_disk_has_room_the_kernel_is_in_memory(
+    store: Cache, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(files: Mapping[str, bytes], folder: Path) -> artifact.Artifact:
+        raise OutputError("a built kernel cannot be written", got="No space left on device")
+
+    monkeypatch.setattr(artifact, "write", write)
+    with pytest.warns(CacheWarning, match="No space left"):
+        built = store.build_once(KEY, lambda: files)
+    assert (built.cubin, built.files) == (b"cubin", files)
+    assert not store.root.joinpath("kernels").exists()
+
+
 def test_a_file_where_the_cache_should_be_costs_a_warning(
     store: Cache, files: dict[str, bytes]
 ) -> None:
@@ -281,15 +294,95 @@ def test_a_lost_lock_costs_a_warning(
 # --- Many processes -----------------------------------------------------------------------------
 
 
-def test_processes_that_ask_at_once_build_each_kernel_once(root: Path) -> None:
+# What forks the processes that a test is about: they start at once, without importing anything.
+FORKING = """
+import random, signal
+
+def fork(ask_for):
+    child = os.fork()
+    if child == 0:
+        try:
+            for key in ask_for:
+                ask(key)
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    return child
+"""
+
+
+def test_sixteen_processes_that_ask_at_once_build_each_kernel_once(root: Path) -> None:
     keys = [f"{number:064x}" for number in range(8)]
-    ask_for_all = "for key in keys: ask(key)"
-    processes = [start(root, ask_for_all, *keys[turn:], *keys[:turn]) for turn in range(len(keys))]
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (0, "")
+    code = """
+children = [fork(keys[turn % 8:] + keys[:turn % 8]) for turn in range(16)]
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+    processes = start(root, FORKING + code, *keys)
+    _, errors = processes.communicate(timeout=60)
+    assert (processes.returncode, errors) == (0, "")
     built = [name.split(".")[0] for name in sorted(os.listdir(root / "builds"))]
     assert built == keys
+
+
+@pytest.mark.toolchain
+def test_sixteen_processes_compile_eight_kernels_once(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from gemmgen import GemmSpec, stats
+from gemmgen.build import build_kernel
+
+a, b = {"dtype": "e4m3", "scale": "1x128"}, {"dtype": "e4m3", "scale": "128x128"}
+specs = [GemmSpec(a=a, b=b, d={"dtype": "bf16"}, n=64 + 8 * i, k=256, tile="64x64")
+         for i in range(8)]
+children = []
+for turn in range(16):
+    children.append(os.fork())
+    if children[-1] == 0:
+        for i in range(8):
+            build_kernel(specs[(turn + i) % 8])
+        os.write(1, b"%d\\n" % stats()["builds"])
+        os._exit(0)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "GEMMGEN_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert sum(map(int, process.stdout.split())) == 8
+    assert len(os.listdir(tmp_path / "kernels")) == 8
+
+
+def test_fifty_builds_killed_at_random_points_leave_a_usable_cache(root: Path) -> None:
+    keys = [f"{number:064x}" for number in range(3)]
+    code = """
+random.seed(0)
+finished = 0
+for _ in range(50):
+    child = fork(keys)
+    time.sleep(random.uniform(0.0, 0.08))
+    os.kill(child, signal.SIGKILL)
+    finished += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    # So that the next one has something to build, and sometimes something half-built to find.
+    for key in random.sample(keys, 2):
+        (root / "cache/kernels" / key).exists() and os.rename(
+            root / "cache/kernels" / key, root / f"taken.{random.random()}")
+children = [fork(keys) for _ in range(2)]
+failed = [os.waitpid(child, 0)[1] for child in children]
+print(finished, file=sys.stderr)
+sys.exit(any(failed))
+"""
+    processes = start(root, FORKING + code, *keys)
+    _, errors = processes.communicate(timeout=60)
+    assert processes.returncode == 0, errors
+    assert int(errors) < 25, "most were killed while they built"
+    entries = list(Cache(root / "cache").entries())
+    assert [entry.key for entry in entries] == keys
+    assert not any(entry.problem for entry in entries)
 
 
 @pytest.mark.parametrize("call", ["build(keys[0])", "fsync 1", "fsync 8", "rename 1"])

@@ -124,6 +124,9 @@ def operands(m: int, n: int, k: int) -> tuple[torch.Tensor, ...]:
         ({"n": "dynamic", "k": "dynamic", "tile": "64x64"}, (65, 24, 144)),
         ({"n": 264, "k": 272, "tile": "64x64", "cluster": "2x1"}, (200, 264, 272)),
         ({"m": 70, "n": 72, "k": 128, "tile": "64x64"}, (70, 72, 128)),
+        ({"n": "dynamic", "k": "dynamic", "tile": "16x64"}, (1, 8, 16)),
+        ({"n": 72, "k": 272, "tile": "16x64", "warpgroups": "1x1x2"}, (20, 72, 272)),
+        ({"n": 72, "k": 272, "tile": "16x64", "split_k": 2}, (1, 72, 272)),
     ],
 )
 def test_the_whole_way(keys: dict[str, Any], shape: tuple[int, int, int]) -> None:
@@ -146,7 +149,7 @@ def test_the_whole_way(keys: dict[str, Any], shape: tuple[int, int, int]) -> Non
         *(("e4m3", "e4m3", "f16"), ("e5m2", "e4m3", "f32")),
     ],
 )
-@pytest.mark.parametrize("tile", ["64x64", "128x176"])
+@pytest.mark.parametrize("tile", ["64x64", "128x176", "16x64"])
 def test_every_element_type(dtypes: tuple[str, str, str], tile: str) -> None:
     (a_type, b_type, d_type), (m, n, k) = dtypes, (70, 264, 272)
     plan, ptx = built(
@@ -168,9 +171,10 @@ def test_every_element_type(dtypes: tuple[str, str, str], tile: str) -> None:
     assert numerics.relative_error(d, numerics.reference(*inputs)) <= BOUNDS.get(d_type, BOUND)
 
 
-def test_slices_of_larger_tensors() -> None:
+@pytest.mark.parametrize("keys", [{"tile": "64x64"}, {"tile": "40x64", "split_k": 2}], ids=str)
+def test_slices_of_larger_tensors(keys: dict[str, Any]) -> None:
     """Rows apart by more than their length: NaN between them is not read, poison is kept."""
-    plan, ptx = built(n=72, k=144, tile="64x64")
+    plan, ptx = built(n=72, k=144, **keys)
     a8, scale_a, b8, scale_b = operands(70, 72, 144)
     wide_a = torch.full((70, 176), torch.nan).to(torch.float8_e4m3fn)
     wide_a[:, 16:160] = a8

@@ -18,7 +18,7 @@ from test_end_to_end import operands as dense_operands
 from test_grouped import CASES, GROUPS, MARK, Case
 from test_grouped import operands as grouped_operands
 
-from gemmgen import GemmSpec, TensorError, lower, numerics, render
+from gemmgen import GemmSpec, SpecError, TensorError, lower, numerics, render
 from gemmgen.dtypes import DTYPES
 from gemmgen.runtime.arguments import Arguments
 from gemmgen.toolchain import compile_to_ptx, find_toolchain
@@ -26,6 +26,7 @@ from gemmgen.toolchain import compile_to_ptx, find_toolchain
 pytestmark = pytest.mark.toolchain
 
 M, N, K = 140, 264, 144
+MARK_CODE = 448  # of e4m3; its negative comes of no chance here
 
 
 def torch_type(name: str) -> torch.dtype:
@@ -134,11 +135,121 @@ def test_c_is_d_or_apart_from_it() -> None:
         check(memory[: 2 * 64 * 256].view(torch.float32).view(64, 256), first)
 
 
+# --- D in e4m3 with new scales ------------------------------------------------------------------
+
+E4M3 = Frozen(dtype="e4m3", scale="1x128")
+
+
+def codes_of(
+    tensors: tuple[torch.Tensor, ...], shape: tuple[int, ...], **keys: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """D in e4m3, its scales, and the FP32 totals as the same kernel with D in f32 gives them."""
+    *above, n = shape
+    x8 = torch.full(shape, -MARK_CODE).to(torch.float8_e4m3fn)
+    scale = numerics.to_m_major(torch.full((*above, -(-n // 128)), MARK))
+    call(*built(d=E4M3, **keys), *tensors, x8, scale)
+    totals = torch.full(shape, MARK)
+    call(*built(d=Frozen(dtype="f32"), **keys), *tensors, totals)
+    return x8, scale, totals
+
+
+def assert_same_bits(x8: torch.Tensor, scale: torch.Tensor, totals: torch.Tensor) -> None:
+    expected8, expected = numerics.quantize(totals, "e4m3", "1x128")
+    assert numerics.equal_bits(x8, expected8) == 1
+    assert numerics.equal_bits(scale.contiguous(), expected) == 1
+
+
+def strange_scales(scale_a: torch.Tensor) -> torch.Tensor:
+    """Rows whose totals are zero, tiny, huge, infinite or NaN."""
+    factors = torch.tensor([0.0, -0.0, 1e-44, 1e-39, 1e-37, 1e-30, 1e-20, 1e34, 3e38, math.inf])
+    strange = scale_a * torch.cat([factors, torch.tensor([math.nan, 1, 1e-3])]).repeat(99)[:M, None]
+    return numerics.to_m_major(strange)
+
+
+@pytest.mark.parametrize(
+    ("tile", "strange"),
+    [("64x128", True), ("128x256", False), ("192x128", False), ("64x256", True)],
+)
+def test_codes_and_scales_are_those_of_the_totals(tile: str, strange: bool) -> None:
+    """Bit for bit, the last block is ragged; what is not finite, and tiny rows, included."""
+    n = 208
+    a8, scale_a, b8, scale_b = dense_operands(M, n, K)
+    scales = strange_scales(scale_a) if strange else scale_a
+    assert_same_bits(*codes_of((a8, scales, b8, scale_b), (M, n), n=n, k=K, tile=tile))
+
+
+def test_codes_of_the_product() -> None:
+    """Against the float64 product: the same codes but where one is nearly between two."""
+    n = 208
+    inputs = dense_operands(M, n, K)
+    x8, scale, _ = codes_of(inputs, (M, n), n=n, k=K, tile="64x128")
+    expected8, expected = numerics.quantize(numerics.reference(*inputs), "e4m3", "1x128")
+    assert torch.allclose(scale, expected, rtol=1e-5)
+    assert numerics.equal_bits(x8, expected8) > 0.999
+    result = numerics.dequantize(x8, scale, "1x128")
+    exact = numerics.dequantize(expected8, expected, "1x128")
+    assert numerics.relative_error(result, exact) < 5e-3
+
+
+def test_codes_of_c_and_the_product() -> None:
+    n, keys = 144, {"accumulate": True, "c": Frozen(dtype="f32")}
+    tensors = (*dense_operands(M, n, K), random(M, n))
+    assert_same_bits(*codes_of(tensors, (M, n), n=n, k=K, tile="64x128", **keys))
+
+
+@pytest.mark.parametrize("case", CASES[::4], ids=str)
+def test_codes_of_groups(case: Case) -> None:
+    n, k = 144, 144
+    keys = {"tile": "64x128", "grouping": case.grouping, "groups": GROUPS}
+    inputs = grouped_operands(case, n, k)
+    nobodys = numerics.grouped_reference(case.grouping, *inputs).isnan().all(dim=-1)
+    x8, scale, totals = codes_of(inputs, (*nobodys.shape, n), n=n, k=k, **keys)
+    assert (x8.float()[nobodys] == -MARK_CODE).all()
+    assert (scale[nobodys] == MARK).all()
+    expected8, expected = numerics.quantize(totals, "e4m3", "1x128")
+    assert torch.equal(x8.float()[~nobodys], expected8.float()[~nobodys])
+    assert torch.equal(scale[~nobodys], expected[~nobodys])
+
+
+def test_scales_of_d_lie_in_the_fast_layout() -> None:
+    plan = lower(GemmSpec(**spec(n=256, k=256, d=E4M3)))
+    assert [argument.name for argument in plan.arguments if argument.written] == ["d", "scale_d"]
+    arguments, inputs = Arguments(plan), dense_operands(64, 256, 256)
+    x8 = torch.empty(64, 256).to(torch.float8_e4m3fn)
+    arguments.check(arguments.views([*inputs, x8, numerics.to_m_major(torch.empty(64, 2))]))
+    for wrong, words in (
+        (torch.empty(64, 2), r"to_m_major\(torch.empty"),
+        (numerics.to_m_major(torch.empty(64, 3)), r"\[64, 2\], which is \[m, ceil\(n/128\)\]"),
+        (inputs[1], "scale_d shares memory with scale_a"),
+    ):
+        with pytest.raises(TensorError, match=words):
+            arguments.check(arguments.views([*inputs, x8, wrong]))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"tile": "128x64"}, {"tile": "128x192"}, {"tile": "128x128", "warpgroups": "1x2"}]
+)
+def test_a_scale_block_lies_in_one_warpgroup(keys: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="multiple of 128"):
+        lower(GemmSpec(**spec(d=E4M3, **keys)))
+
+
+@pytest.mark.parametrize("expected_m", [16, 100, 4096])
+@pytest.mark.parametrize("n", [2112, 7168])
+def test_the_planner_finds_tiles_for_scale_blocks(expected_m: int, n: int) -> None:
+    plan = lower(GemmSpec(**spec(d=E4M3, n=n, expected_m=expected_m)))
+    assert plan.tile.n // plan.warps.consumers_n % 128 == 0
+
+
 # --- Sabotage -----------------------------------------------------------------------------------
 
 SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
     "rows of C beyond M": (accumulating("f32", "f32"), "row + 8 < problem.m", "true"),
-    "columns of C beyond N": (accumulating("f32", "f32"), "column + right < problem.n", "true"),
+    "columns of C beyond N": (
+        accumulating("f32", "f32"),
+        "8 * j < columns && rows.lower",
+        "rows.lower",
+    ),
     "C of the wrong row": (
         accumulating("bf16", "bf16"),
         "upper + 8 * uint64_t",
@@ -148,6 +259,19 @@ SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
         accumulating("bf16", "bf16"),
         "column + 2 * (lane % 4));",
         "column + lane % 4 * 4);",
+    ),
+    "only half of a row's threads look for its largest": (
+        {"d": E4M3},
+        "__shfl_xor_sync(0xffffffff, amax, 2)",
+        "amax",
+    ),
+    "the scale of another row": ({"d": E4M3}, "scale[8 * half] =", "scale[4 * half] ="),
+    "scales in the next block": ({"d": E4M3}, "column / kScaleColumns +", "1 +"),
+    "codes without the swizzle": ({"d": E4M3}, "offset ^ row * 16 ^", "offset ^"),
+    "rows that share a scale": (
+        {"d": E4M3},
+        "[2 * half + i % 2];\n          total",
+        "[i % 4];\n total",
     ),
     "odd rows as even ones": (
         {"d": Frozen(dtype="f32")},
@@ -160,15 +284,24 @@ SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("what", SABOTAGE)
 def test_sabotage_is_noticed(what: str) -> None:
     keys, old, new = SABOTAGE[what]
-    plan = lower(GemmSpec(**spec(n=N, k=K, tile="64x64", **keys)))
+    tile, n = ("64x128", 208) if keys["d"] is E4M3 else ("64x64", N)
+    plan = lower(GemmSpec(**spec(n=n, k=K, tile=tile, **keys)))
     text = render(plan)
     assert old in text
     ptx = compile_to_ptx(text.replace(old, new), plan.name, find_toolchain().nvrtc).text
-    inputs = dense_operands(M, N, K)
-    addends = {"c": random(M, N, dtype=plan.problem.c)} if plan.problem.c else {}
-    d = torch.full((M, N), torch.nan, dtype=torch_type(plan.problem.d))
+    inputs = dense_operands(M, n, K)
+    addends = {"c": random(M, n, dtype=plan.problem.c)} if plan.problem.c else {}
+    expected = numerics.reference(*inputs, **addends)
+    d = torch.full((M, n), torch.nan).to(torch_type(plan.problem.d))
+    scales = [numerics.to_m_major(torch.full((M, 2), torch.nan))] if keys["d"] is E4M3 else []
     try:
-        call(plan, ptx, *inputs, *addends.values(), d)
+        call(plan, ptx, *inputs, *addends.values(), d, *scales)
     except emulator.EmulatorError:
         return
-    assert not error_of(d, numerics.reference(*inputs, **addends)) < 1
+    if scales:
+        expected8, expected_scale = numerics.quantize(expected, "e4m3", "1x128")
+        assert not torch.allclose(scales[0], expected_scale, rtol=1e-5) or (
+            numerics.equal_bits(d, expected8) < 0.999
+        )
+    else:
+        assert not error_of(d, expected) < 1

@@ -67,6 +67,9 @@ STRUCTURES: tuple[dict[str, Any], ...] = (
     {"tile": "128x176"},
     {"tile": "128x256"},
     {"tile": "64x192"},
+    {"tile": "16x64"},
+    {"tile": "32x64", "warpgroups": "1x1x2", "split_k": 2},
+    {"tile": "64x32", "warpgroups": "1x1x2"},
 )
 
 

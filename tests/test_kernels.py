@@ -43,6 +43,7 @@ F32: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
 STRUCTURES: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
     ({"tile": "64x64"}, (70, 200, 272)),
     ({"tile": "64x16"}, (70, 40, 272)),
+    ({"tile": "64x64", "pdl": True}, (70, 200, 272)),
     ({"tile": "64x192"}, (70, 400, 272)),
     ({"tile": "64x256"}, (70, 600, 272)),
     ({"tile": "128x16"}, (140, 104, 144)),

@@ -62,7 +62,7 @@ def rendered(keys: dict[str, Any]) -> tuple[KernelPlan, str]:
 def test_house_rules(keys: dict[str, Any]) -> None:
     plan, text = rendered(keys)
     lines = text.splitlines()
-    stages = int(plan.problem.c is not None)
+    stages = (plan.problem.c is not None) + 2 * (plan.store.scale_columns > 0)
     assert len(lines) - len(plan.spec.splitlines()) <= LINES + stages * STAGE_LINES
     assert not [line for line in lines[1:] if len(line) > 100 and plan.name not in line]
     assert not [line for line in lines if line != line.rstrip()]
@@ -125,3 +125,14 @@ def test_the_readme_quotes_a_kernel_that_is_rendered() -> None:
     (excerpt,) = re.findall(r"```cuda\n(.*?)```", readme, re.DOTALL)
     texts = [path.read_text() for path in GENERATED.glob("*/kernel.cu")]
     assert any(excerpt in text for text in texts)
+
+
+@pytest.mark.parametrize("grouping", ["dense", "contiguous"])
+def test_a_kernel_that_starts_early_waits_before_it_reads(grouping: str) -> None:
+    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4, "tile": "64x64"}
+    text = render(lower(GemmSpec(**spec(**keys, pdl=True))))
+    entry = text[text.index("__global__") :]
+    waits = entry.index("wait_for_earlier_kernels();")
+    reads = "load_tiles(" if grouping == "dense" else "TileScheduler tile("
+    assert waits < entry.index(reads)
+    assert "griddepcontrol" not in render(lower(GemmSpec(**spec(**keys))))

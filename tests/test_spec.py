@@ -95,6 +95,8 @@ def test_junk_is_refused_by_a_spec_error_and_nothing_else(changes: dict[str, Any
         ({"groups": 2}, "groups", "grouping: dense"),
         ({"grouping": "k_grouped"}, "k", "dynamic"),
         ({"tile": "64x64", "warpgroups": "2x1"}, "warpgroups", "multiples of 64 rows"),
+        ({"d": {"dtype": "bf16", "scale": "1x128"}}, "d.scale", "none with bf16"),
+        ({"d": {"dtype": "e4m3"}, "n": 8}, "n", "multiple of 16"),
         ({"c": {"dtype": "bf16"}}, "c", "accumulate: true"),
         ({"accumulate": True, "c": {"dtype": "f16"}}, "c.dtype", "bf16 or f32, with D in bf16"),
         ({"accumulate": True, "c": {"dtype": "f64"}}, "c.dtype", "'f32'"),

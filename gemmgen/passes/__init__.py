@@ -16,12 +16,14 @@ from gemmgen.passes.operands import place_operands
 from gemmgen.passes.problem import admit
 from gemmgen.passes.promotion import plan_promotion
 from gemmgen.passes.raster import choose_raster
+from gemmgen.passes.reduction import plan_reduction
 from gemmgen.passes.sass import choose_sass
 from gemmgen.passes.shared_memory import lay_out_shared_memory
 from gemmgen.passes.signature import derive_signature
 from gemmgen.passes.stages import choose_pipeline
 from gemmgen.passes.store_path import choose_store
-from gemmgen.passes.structures import Structure, candidate_structures
+from gemmgen.passes.structure import Structure
+from gemmgen.passes.structures import candidate_structures
 from gemmgen.passes.tiling import place_tile
 from gemmgen.passes.tuning import as_not_tuned, as_tuned, with_tuned_keys
 from gemmgen.passes.warpgroups import assign_warpgroups
@@ -78,11 +80,14 @@ def _lower_structure(
     grouping = GROUPINGS[spec.grouping]
     tile, cluster = place_tile(structure, problem, target)
     warps = assign_warpgroups(structure, tile, target)
-    operand_a, operand_b = place_operands(spec, problem, tile)
+    operand_a, operand_b = place_operands(spec, problem, tile, cluster)
     interval = choose_interval(spec, problem, tile)
-    mma = choose_instruction(problem, tile, warps, interval, operand_a, operand_b)
+    mma = choose_instruction(
+        problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab
+    )
     promotion = plan_promotion(problem, grouping, tile, cluster, warps, interval, target)
-    store = choose_store(problem, tile, warps)
+    reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
+    store = choose_store(problem, grouping, tile, warps, mma, reduction)
     pipeline, store = choose_pipeline(
         spec,
         problem,
@@ -94,15 +99,26 @@ def _lower_structure(
         operand_a,
         operand_b,
         promotion,
+        reduction,
         store,
         target,
     )
-    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, pipeline, store)
+    smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
     scheduler = choose_raster(spec, problem, tile, cluster)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
-    launch = choose_launch(warps, cluster, smem)
+    launch = choose_launch(spec, warps, cluster, smem)
     name = kernel_name(
-        spec, problem, tile, cluster, warps, promotion, pipeline, scheduler, operand_a, operand_b
+        spec,
+        problem,
+        tile,
+        cluster,
+        warps,
+        mma,
+        promotion,
+        pipeline,
+        scheduler,
+        operand_a,
+        operand_b,
     )
     return KernelPlan(
         name=name,
@@ -115,6 +131,7 @@ def _lower_structure(
         operand_a=operand_a,
         operand_b=operand_b,
         promotion=promotion,
+        reduction=reduction,
         pipeline=pipeline,
         store=store,
         smem=smem,

@@ -11,6 +11,8 @@ from gemmgen.plan import Mma, Operand, Problem, Tile, Warps
 # Registers of a consumer thread beside its accumulators: addresses, scales, loop state. The
 # tightest kernel that was measured without spills (192x176, three warpgroups) leaves this many.
 OTHER_REGISTERS = 28
+# Totals of a thread that take C and are then divided by new scales: more spilled with ptxas 12.8.
+MOST_TOTALS_OF_BOTH = 96
 
 
 def choose_instruction(
@@ -20,6 +22,7 @@ def choose_instruction(
     interval: int | None,
     operand_a: Operand,
     operand_b: Operand,
+    swap_ab: bool,
 ) -> Mma:
     """The widest wgmma whose partial sums fit beside the totals.
 
@@ -28,10 +31,21 @@ def choose_instruction(
     start at a box of an N-major B. Raises SpecError when the accumulators of the tile exceed the
     register budget.
     """
+    if swap_ab:
+        return _swapped(problem, tile, warps)
     rows, columns = tile.m // warps.consumers_m, tile.n // warps.consumers_n
     waves_m = rows // MMA_M
     totals = waves_m * columns // 2
     budget = warps.consumer_registers
+    where = f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1"
+    if problem.c and problem.scale_d != "none":
+        require(
+            totals,
+            MOST_TOTALS_OF_BOTH,
+            "totals of a thread, with C and new scales",
+            where=where,
+            fix="a smaller tile or more warpgroups",
+        )
     start = operand_b.box[0] if operand_b.major == "mn" else 8
     kept = interval is None or interval > tile.k
     partial = 0 if interval is None else totals
@@ -44,7 +58,7 @@ def choose_instruction(
     if not required:
         raise SpecError(
             "a warpgroup that starts within a box of B",
-            where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+            where=where,
             expected=f"multiples of {start} columns: an N-major B lies in boxes of as many",
             got=columns,
             fix="warpgroups along M",
@@ -53,13 +67,14 @@ def choose_instruction(
         min(required.values()),
         budget,
         "registers of a consumer thread",
-        where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+        where=where,
         fix="a smaller tile or more warpgroups",
         note=f", {totals} of them totals",
     )
     waves_n = min(waves for waves, registers in required.items() if registers <= budget)
     n = columns // waves_n
     return Mma(
+        swap_ab=False,
         n=n,
         k=DTYPES[problem.a].mma_k,
         waves_m=waves_m,
@@ -72,4 +87,29 @@ def choose_instruction(
         reason=f"{totals} totals and {n // 2} partial sums fit into {budget} registers"
         if interval
         else f"{totals} sums fit into {budget} registers",
+    )
+
+
+def _swapped(problem: Problem, tile: Tile, warps: Warps) -> Mma:
+    """64 rows of B by the tile's rows of A: totals, partial sums and two sets of scales of A."""
+    totals = tile.m // 2
+    require(
+        3 * totals + OTHER_REGISTERS,
+        warps.consumer_registers,
+        "registers of a consumer thread",
+        where=f"tile {tile.m}x{tile.n}, {warps.consumers} consumer warpgroups, swap_ab",
+        fix="a tile of fewer rows, fewer warpgroups, or swap_ab: false",
+        note=f", {totals} of them totals",
+    )
+    return Mma(
+        swap_ab=True,
+        n=tile.m,
+        k=DTYPES[problem.a].mma_k,
+        waves_m=1,
+        waves_n=1,
+        a_type=DTYPES[problem.b].ptx,
+        b_type=DTYPES[problem.a].ptx,
+        majors="",
+        reason=f"weights on wgmma's M axis: {tile.m} columns for as many rows of A, where "
+        f"{MMA_M} rows would be computed for fewer",
     )

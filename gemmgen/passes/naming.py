@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gemmgen.errors import SpecError
-from gemmgen.plan import Cluster, Operand, Pipeline, Problem, Promotion, Scheduler, Tile, Warps
+from gemmgen.plan import Cluster, Mma, Operand, Pipeline, Problem, Promotion, Scheduler, Tile, Warps
 from gemmgen.spec import GemmSpec
 
 # C++20 keywords, and functions that NVRTC declares itself, that a name of letters, digits and `_`
@@ -32,6 +32,7 @@ def kernel_name(
     tile: Tile,
     cluster: Cluster,
     warps: Warps,
+    mma: Mma,
     promotion: Promotion,
     pipeline: Pipeline,
     scheduler: Scheduler,
@@ -56,18 +57,26 @@ def kernel_name(
     )
     mode = "" if spec.grouping == "dense" else f"{spec.grouping}{problem.groups}_"
     layout = "" if problem.layout == "nt" else f"{problem.layout}_"
-    a, b = (
+    a, b, d = (
         dtype if scale == "none" else f"{dtype}_{scale}"
-        for dtype, scale in ((problem.a, problem.scale_a), (problem.b, problem.scale_b))
+        for dtype, scale in (
+            (problem.a, problem.scale_a),
+            (problem.b, problem.scale_b),
+            (problem.d, problem.scale_d),
+        )
     )
     interval = ""
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
     addends = f"_c_{problem.c}" if problem.c else ""
+    hints += "_pdl" if spec.pdl else ""
     return (
-        f"gemm_{mode}{layout}{a}_{b}_{problem.d}{addends}{sizes}{interval}"
-        f"_t{tile.m}x{tile.n}x{tile.k}_w{warps.consumers_m}x{warps.consumers_n}"
-        f"_c{cluster.m}x{cluster.n}_s{pipeline.stages}_u{pipeline.unroll}"
+        f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"
+        f"_{'swap' * mma.swap_ab}t{tile.m}x{tile.n}x{tile.k}"
+        f"_w{warps.consumers_m}x{warps.consumers_n}"
+        f"{f'x{warps.consumers_k}' * (warps.consumers_k > 1)}"
+        f"_c{cluster.m}x{cluster.n}{f'x{cluster.k}' * (cluster.k > 1)}"
+        f"_s{pipeline.stages}_u{pipeline.unroll}"
         f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"
     )
 

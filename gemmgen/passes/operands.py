@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.passes.tiling import SWIZZLE_SPAN
-from gemmgen.plan import Operand, Problem, Tile
+from gemmgen.plan import Cluster, Operand, Problem, Tile
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Swizzle
 
@@ -12,13 +12,15 @@ MMA_K_BYTES = 32  # of a K-major row that one wgmma reads (PTX ISA, wgmma.mma_as
 MMA_ROW_BYTES = 16 * SWIZZLE_SPAN  # MN-major: 16 elements of K, each a row of one span
 
 
-def place_operands(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[Operand, Operand]:
+def place_operands(
+    spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster
+) -> tuple[Operand, Operand]:
     """A and B as boxes whose rows fill one swizzle span.
 
     PTX ISA, "Strides" of wgmma's shared-memory layouts: a K-major row holds the K tile; an MN-major
     row holds 64 elements of M or N, for one element of K.
     """
-    hint_a, hint_b, reason = _hints(spec, problem, tile)
+    hint_a, hint_b, reason = _hints(spec, problem, tile.m * cluster.m)
     major_a = "mn" if problem.layout[0] == "t" else "k"
     major_b = "mn" if problem.layout[1] == "n" else "k"
 
@@ -46,10 +48,10 @@ def place_operands(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[Operan
     )
 
 
-def _hints(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[str, str, str]:
+def _hints(spec: GemmSpec, problem: Problem, rows: int) -> tuple[str, str, str]:
     if spec.l2_hint != "auto":
         return spec.l2_hint.a, spec.l2_hint.b, "rows fill one swizzle span; L2 hints asked for"
-    if problem.expected_m <= tile.m:
+    if problem.expected_m <= rows:
         reason = "B is read once: its lines leave L2 first"
         return "evict_normal", "evict_first", f"rows fill one swizzle span; {reason}"
     reason = "both operands are read again by other CTAs"

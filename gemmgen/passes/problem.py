@@ -15,7 +15,8 @@ EXPECTED_M = 4096  # the M that is assumed when nobody says: prefill, or a large
 EXPECTED_ROWS = 32768  # and the rows of all groups together: 4096 tokens, eight experts each
 LEAST_EXPECTED_M = 64  # of a group
 
-OUTPUTS = ("bf16", "f16", "f32")
+OUTPUTS = ("bf16", "f16", "f32", "e4m3")
+SCALES_OF_FP8_D = ("1x128",)
 
 
 def admit(spec: GemmSpec) -> Problem:
@@ -46,6 +47,7 @@ def admit(spec: GemmSpec) -> Problem:
         scale_a=spec.a.scale,
         scale_b=spec.b.scale,
         layout=spec.layout,
+        scale_d=spec.d.scale,
         c=addend_dtype(spec, spec.c) if spec.accumulate else None,
         reason=reason,
     )
@@ -129,16 +131,15 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
     """One line a key whose value a later version will build."""
     if spec.d.dtype not in OUTPUTS:
         yield f"d.dtype: {spec.d.dtype}; built: {', '.join(OUTPUTS)}"
+    elif DTYPES[spec.d.dtype].bits == 8 and spec.d.scale not in SCALES_OF_FP8_D:
+        named = ", ".join(SCALES_OF_FP8_D)
+        yield f"d.scale: {spec.d.scale}; built with {spec.d.dtype}: {named}"
     if GROUPINGS[spec.grouping].scheduler is None:
         modes = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
         yield f"grouping: {spec.grouping}; built: {modes}"
     if spec.schedule not in ("auto", "cooperative"):
         yield f"schedule: {spec.schedule}; built: cooperative"
-    if spec.warpgroups != "auto" and spec.warpgroups.k != 1:
-        yield f"warpgroups: {spec.warpgroups}; built: one warpgroup along K"
-    if spec.split_k not in ("auto", 1):
-        yield f"split_k: {spec.split_k}; built: 1"
-    if spec.swap_ab is True:
-        yield "swap_ab: true; built: false"
+    if spec.split_k not in ("auto", 1, 2):
+        yield f"split_k: {spec.split_k}; built: 1, 2"
     if spec.epilogue:
         yield f"epilogue: [{', '.join(spec.epilogue)}]; built: []"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemmgen.errors import SpecError
-from gemmgen.passes.structures import ASSUMED_K
+from gemmgen.passes.structure import ASSUMED_K
 from gemmgen.plan import Cluster, Problem, Scheduler, Tile
 from gemmgen.spec import GemmSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gemmgen.plan import Operand, Pipeline, Promotion, Smem, SmemRegion, Store, Warps
+from gemmgen.plan import Operand, Pipeline, Promotion, Reduction, Smem, SmemRegion, Store, Warps
 
 BARRIER_BYTES = 8  # one mbarrier object (PTX ISA, mbarrier)
 TMA_ALIGNMENT = 128  # bytes, shared-memory side of a copy without swizzle
@@ -13,19 +13,29 @@ def lay_out_shared_memory(
     operand_a: Operand,
     operand_b: Operand,
     promotion: Promotion,
+    reduction: Reduction,
     pipeline: Pipeline,
     store: Store,
 ) -> Smem:
     """Regions in order of falling alignment, so that padding stays small."""
     stages = pipeline.stages
+    stored = (
+        ("d", store.buffer_bytes, warps.consumer_warps * store.buffers, store.swizzle.alignment),
+    )
+    parts = (("parts", reduction.part_bytes, reduction.parts, TMA_ALIGNMENT),)
+    exchange = tuple(
+        (name, BARRIER_BYTES, 1, BARRIER_BYTES) for name in ("parts_full", "parts_empty")
+    )
     arrays = (
         ("a", operand_a.stage_bytes, stages, operand_a.swizzle.alignment),
         ("b", operand_b.stage_bytes, stages, operand_b.swizzle.alignment),
-        ("d", store.buffer_bytes, warps.consumer_warps * store.buffers, store.swizzle.alignment),
+        *(() if store.direct else stored),
+        *(parts if reduction.divided else ()),
         ("scale_a", promotion.parts * promotion.scales_a.bytes, stages, TMA_ALIGNMENT),
         ("scale_b", promotion.parts * promotion.scales_b.bytes, stages, TMA_ALIGNMENT),
         ("full_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
         ("empty_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
+        *(exchange if reduction.divided else ()),
     )
     regions: list[SmemRegion] = []
     end = 0

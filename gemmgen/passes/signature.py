@@ -9,7 +9,6 @@ from typing import Any
 
 from gemmgen.dtypes import INDEX
 from gemmgen.grouping import Grouping
-from gemmgen.passes.store_path import WARP_ROWS
 from gemmgen.plan import (
     Extent,
     KernelParam,
@@ -22,6 +21,7 @@ from gemmgen.plan import (
 )
 from gemmgen.target import Swizzle
 
+OUTPUTS = ("d", "scale_d")
 L2_PROMOTION = 256  # bytes that a missed line brings into L2
 
 
@@ -42,7 +42,7 @@ def derive_signature(
     ) -> TensorArgument:
         """Grouped where the argument is that it is like; by default, itself."""
         groups = (Extent("g"),) if (like or name) in grouping.grouped else ()
-        return TensorArgument(name, dtype, (*groups, *shape), layout, written=name == "d", **how)
+        return TensorArgument(name, dtype, (*groups, *shape), layout, name in OUTPUTS, **how)
 
     def tensor_map(name: str, dtype: str, box: tuple[int, int], *rest: Any) -> KernelParam:
         groups = (1,) if name in grouping.grouped else ()
@@ -60,6 +60,12 @@ def derive_signature(
         return [tensor(name, "f32", blocks, layout)]
 
     index = grouping.index
+    by_pointer = store.direct or grouping.clipped
+    # Rows that are written without a tensor map: groups are then apart by their rows alone.
+    packed = grouping.clipped or (store.direct and "d" in grouping.grouped)
+    scales_d = []
+    if block := store.scale_columns:
+        scales_d = [tensor("scale_d", "f32", (m, Extent("n", block)), "m_major", like="d")]
     arguments = (
         matrix(operand_a, problem.a, m),
         *scale("scale_a", scales_a, "m"),
@@ -67,8 +73,8 @@ def derive_signature(
         *scale("scale_b", scales_b, "n"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
         *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
-        # Clipped rows are written one by one, without a tensor map that knows pitches.
-        tensor("d", problem.d, (m, n), "packed" if grouping.clipped else "row_major"),
+        tensor("d", problem.d, (m, n), "packed" if packed else "row_major"),
+        *scales_d,
     )
     scales = (("scale_a", scales_a), ("scale_b", scales_b))
     params = (
@@ -79,7 +85,11 @@ def derive_signature(
             for name, of in scales
             if of.way == "stage"
         ),
-        tensor_map("d", problem.d, (store.columns, WARP_ROWS), store.swizzle),
+        *(
+            []
+            if store.direct
+            else [tensor_map("d", problem.d, (store.columns, store.rows), store.swizzle)]
+        ),
         *(
             KernelParam(name, "pointer", name, "f32")
             for name, of in scales
@@ -87,7 +97,9 @@ def derive_signature(
         ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
-        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if grouping.clipped else []),
+        *([KernelParam("d", "pointer", "d", problem.d, written=True)] if by_pointer else []),
+        *(KernelParam(of.name, "pointer", of.name, "f32", written=True) for of in scales_d),
+        *([KernelParam("pitch_d", "pitch", "d", "u64")] if store.direct else []),
         *(
             KernelParam(dimension, "scalar", dimension)
             for dimension in ("m", "n", "k")

@@ -9,8 +9,18 @@ from gemmgen.grouping import Grouping
 from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import lay_out_shared_memory
-from gemmgen.passes.structures import Structure
-from gemmgen.plan import Mma, Operand, Pipeline, Problem, Promotion, Store, Tile, Warps
+from gemmgen.passes.structure import Structure
+from gemmgen.plan import (
+    Mma,
+    Operand,
+    Pipeline,
+    Problem,
+    Promotion,
+    Reduction,
+    Store,
+    Tile,
+    Warps,
+)
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
@@ -28,6 +38,7 @@ def choose_pipeline(
     operand_a: Operand,
     operand_b: Operand,
     promotion: Promotion,
+    reduction: Reduction,
     store: Store,
     target: Target,
 ) -> tuple[Pipeline, Store]:
@@ -36,7 +47,19 @@ def choose_pipeline(
     Raises SpecError when not even two stages fit, or not as many as the spec asks for.
     """
     asked = None if spec.stages == "auto" else spec.stages
-    tight = _registers_are_tight(problem, warps, mma, promotion)
+    # A stage must always be the same warpgroup's: if it saw a stage only every second round, the
+    # parity that it waits for would never change.
+    turns = warps.consumers_k
+    if asked is not None and asked % turns:
+        raise SpecError(
+            "the stages do not divide between the warpgroups along K",
+            where=f"stages: {asked}",
+            expected=f"a multiple of {turns}",
+            got=asked,
+            fix=f"for example stages: {-(-asked // turns) * turns}",
+        )
+    least = -(-LEAST_STAGES // turns) * turns
+    tight = _registers_are_tight(problem, grouping, warps, mma, promotion)
     crowded = grouping.index is not None and _by_column(promotion)
     unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, crowded)
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
@@ -49,7 +72,7 @@ def choose_pipeline(
             fix="early_wait: auto",
         )
     pipeline = Pipeline(
-        stages=asked or LEAST_STAGES,
+        stages=asked or least,
         # A TMA box counts in full, also where it hangs over the edge of the tensor.
         stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + promotion.stage_bytes,
         unroll=unroll,
@@ -61,7 +84,9 @@ def choose_pipeline(
     def bytes_of(stages: int, buffers: int) -> int:
         deeper = dataclasses.replace(pipeline, stages=stages)
         buffered = dataclasses.replace(store, buffers=buffers)
-        return lay_out_shared_memory(warps, operand_a, operand_b, promotion, deeper, buffered).bytes
+        return lay_out_shared_memory(
+            warps, operand_a, operand_b, promotion, reduction, deeper, buffered
+        ).bytes
 
     require(
         bytes_of(pipeline.stages, 1),
@@ -74,12 +99,14 @@ def choose_pipeline(
     if asked is None:
         stages = max(
             count
-            for count in range(LEAST_STAGES, structure.most_stages + 1)
+            for count in range(least, max(least, structure.most_stages) + 1, turns)
             if bytes_of(count, 1) <= target.shared_memory
         )
-        limited = bytes_of(stages + 1, 1) > target.shared_memory
+        limited = bytes_of(stages + turns, 1) > target.shared_memory
         depth = "as many as fit" if limited else "enough to hide the latency of memory"
-    buffers = 2 if bytes_of(stages, 2) <= target.shared_memory else 1
+    buffers = store.buffers
+    if not (store.direct or mma.swap_ab) and bytes_of(stages, 2) <= target.shared_memory:
+        buffers = 2
     reason = f"stages: {depth}; unroll: {unroll_reason}"
     return (
         dataclasses.replace(pipeline, stages=stages, reason=reason),
@@ -107,12 +134,16 @@ def _by_column(promotion: Promotion) -> bool:
     return scales.way == "stage" or (scales.way == "after" and scales.block_mn == 1)
 
 
-def _registers_are_tight(problem: Problem, warps: Warps, mma: Mma, promotion: Promotion) -> bool:
+def _registers_are_tight(
+    problem: Problem, grouping: Grouping, warps: Warps, mma: Mma, promotion: Promotion
+) -> bool:
     """Whether ptxas runs out of registers when it sees K tiles in straight-line code.
 
-    Seen with 12.8 on every tile that straddles scale blocks and takes two waves, and where the C of
-    a wave, loaded ahead, does not fit beside its accumulators; a loop fits.
+    Seen with 12.8 on every tile that takes two waves and straddles scale blocks, or has a scheduler
+    of groups; and where C, which is then loaded ahead, does not fit beside totals and accumulators.
+    A loop fits.
     """
     with_c = mma.totals + 2 * mma.accumulators + OTHER_REGISTERS
     ahead = problem.c is not None and with_c > warps.consumer_registers
-    return ahead or (mma.waves_n > 1 and promotion.straddles)
+    beside = promotion.straddles or grouping.index is not None
+    return ahead or (mma.waves_n > 1 and beside)

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gemmgen.dtypes import DTYPES
-from gemmgen.plan import Problem, Store, Tile, Warps
+from gemmgen.errors import SpecError
+from gemmgen.grouping import Grouping
+from gemmgen.plan import Mma, Problem, Reduction, Store, Tile, Warps
+from gemmgen.scaling import parse_granularity
 from gemmgen.target import Swizzle
 
+CORRECTIONS = 2  # of a quotient of FP32 numbers (Markstein, IBM J. Res. Dev. 34(1), 1990)
 WARP_ROWS = 16  # rows of a wgmma accumulator that one warp holds
 
 
@@ -35,21 +39,83 @@ def _of_pairs(row_bytes: int) -> Swizzle | None:
     return Swizzle.NONE if row_bytes // 32 % 2 == 1 else None
 
 
+def _of_codes(row_bytes: int) -> Swizzle | None:
+    """Eight rows of 8 bytes at a time; a row is one scale block."""
+    return Swizzle.B128 if row_bytes == 128 else None
+
+
 # By the bytes of an element of D.
 PATHS = {
+    1: StorePath("epilogue/codes.cuh.jinja", "st.shared.b16", _of_codes),
     2: StorePath("epilogue/matrices.cuh.jinja", "stmatrix", _of_matrices),
     4: StorePath("epilogue/pairs.cuh.jinja", "st.shared.v2", _of_pairs),
 }
 
 
-def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
-    """The widest box whose writes meet no bank conflict.
+def choose_store(
+    problem: Problem,
+    grouping: Grouping,
+    tile: Tile,
+    warps: Warps,
+    mma: Mma,
+    reduction: Reduction,
+) -> Store:
+    """Sums of parts leave from the registers that added them, all others through a buffer.
+
+    With swap_ab so do the rows of tiles that hold rows of several groups.
+    """
+    if reduction.divided or (mma.swap_ab and grouping.clipped):
+        return Store(
+            direct=True,
+            rows=0,
+            columns=0,
+            chunks=0,
+            buffers=0,
+            buffer_bytes=0,
+            swizzle=Swizzle.NONE,
+            template="few_rows/direct.cuh.jinja",
+            reason="from registers: two columns of D a thread",
+        )
+    if mma.swap_ab:
+        return _transposed(problem, tile, warps)
+    return _buffered(problem, tile, warps)
+
+
+def _transposed(problem: Problem, tile: Tile, warps: Warps) -> Store:
+    """A warp's 16 rows of B are 16 columns of D: 32 bytes of every row of the tile."""
+    row_bytes = WARP_ROWS * DTYPES[problem.d].bytes
+    swizzle = Swizzle(row_bytes)
+    return Store(
+        direct=False,
+        rows=tile.m,
+        columns=WARP_ROWS,
+        chunks=tile.n // warps.consumers_n // WARP_ROWS,
+        buffers=1,
+        buffer_bytes=-(-tile.m * row_bytes // swizzle.alignment) * swizzle.alignment,
+        swizzle=swizzle,
+        template="few_rows/transposed.cuh.jinja",
+        reason=f"{swizzle.span}-byte swizzle: transposing stmatrix without bank conflicts",
+    )
+
+
+def _buffered(problem: Problem, tile: Tile, warps: Warps) -> Store:
+    """The widest box whose writes meet no bank conflict. Raises SpecError for scale blocks it cuts.
 
     Its rows are swizzled, or need no swizzle because an odd number of pieces makes the rows that
     are written together start in different banks. One buffer here; `choose_pipeline` adds a second.
     """
     columns = tile.n // warps.consumers_n
-    element = DTYPES[problem.d].bytes
+    dtype, granularity = DTYPES[problem.d], parse_granularity(problem.scale_d)
+    scale_columns = granularity.k or 0
+    if scale_columns and columns % scale_columns:
+        raise SpecError(
+            "a scale of D whose columns are not all in one warpgroup",
+            where=f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1",
+            expected=f"columns of a warpgroup that are a multiple of {scale_columns}",
+            got=columns,
+            fix=f"tile: 128x{scale_columns} or 128x{2 * scale_columns}, or tile: auto",
+        )
+    element = dtype.bytes
     path = PATHS[element]
     width, swizzle = next(
         (width, swizzle)
@@ -59,12 +125,17 @@ def choose_store(problem: Problem, tile: Tile, warps: Warps) -> Store:
     granule = swizzle.alignment
     way = f"{swizzle.span}-byte swizzle" if swizzle.span else "an odd number of pieces a row"
     return Store(
+        direct=False,
+        rows=WARP_ROWS,
         columns=width,
         chunks=columns // width,
         buffers=1,
         buffer_bytes=-(-WARP_ROWS * width * element // granule) * granule,
         swizzle=swizzle,
         template=path.template,
+        scale_columns=scale_columns,
+        largest=f"{dtype.largest}f",
+        corrections=CORRECTIONS,
         reason=f"{way}: {path.instruction} without bank conflicts",
     )
 

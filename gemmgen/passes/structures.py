@@ -8,36 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.grouping import GROUPINGS, Grouping
+from gemmgen.passes.few_rows import (
+    DIVIDED_STAGES,
+    LEAST_UNSWAPPED_M,
+    divided_structures,
+    swap_wins,
+    swapped_structure,
+    swapped_structures,
+)
+from gemmgen.passes.structure import ASSUMED_K, ASSUMED_N, Structure
 from gemmgen.plan import Problem
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
-
-ASSUMED_N = 4096  # what the planner has in mind for run-time sizes
-ASSUMED_K = 7168
-
-
-@dataclass(frozen=True)
-class Structure:
-    """The choices that span several parts of the plan."""
-
-    tile_m: int
-    tile_n: int
-    warpgroups_m: int
-    warpgroups_n: int
-    unroll: int
-    early_wait: bool
-    rate: float = 1.0  # tensor throughput relative to the best structure, long K
-    overhead_k: int = 173  # what prologue and epilogue of a tile cost, in elements of K
-    cluster_m: int = 1
-    cluster_n: int = 1
-    tile_k: int = 0  # one swizzle span, whatever the element type
-    most_stages: int = 8
-    reason: str = ""
-
 
 # Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
 # smaller are estimates. A third warpgroup hides the epilogue of the other two, hence its overhead.
@@ -87,17 +72,20 @@ SHORT_K_STAGES = 6
 def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> Iterator[Structure]:
     """Structures that obey the spec, best first; at least one."""
     if spec.tile != "auto":
-        ranked = [_of_tile(spec.tile.m, spec.tile.n, spec.tile.k)]
+        ranked = [_of_tile(spec)]
     else:
-        kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
-        ranked = _ranked(problem, GROUPINGS[spec.grouping], kept, target.sms)
+        ranked = _ranked(spec, problem, GROUPINGS[spec.grouping], target.sms)
     for structure in ranked:
         yield _obeying(spec, structure)
 
 
-def _of_tile(tile_m: int, tile_n: int, tile_k: int) -> Structure:
+def _of_tile(spec: GemmSpec) -> Structure:
     """The usual structure of a tile that the spec asks for."""
+    assert spec.tile != "auto"
+    tile_m, tile_n, tile_k = spec.tile.m, spec.tile.n, spec.tile.k
     reason = "asked for"
+    if spec.swap_ab is True or (spec.swap_ab == "auto" and tile_m < LEAST_UNSWAPPED_M):
+        return dataclasses.replace(swapped_structure(tile_m, tile_n, tile_k), reason=reason)
     for known in (*TILES, *NARROW_TILES):
         if (known.tile_m, known.tile_n) == (tile_m, tile_n):
             return dataclasses.replace(known, tile_k=tile_k, reason=reason)
@@ -116,23 +104,37 @@ def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
         fixed |= {"warpgroups_m": spec.warpgroups.m, "warpgroups_n": spec.warpgroups.n}
     if spec.cluster != "auto":
         fixed |= {"cluster_m": spec.cluster.m, "cluster_n": spec.cluster.n}
-    for key in ("unroll", "early_wait"):
+    if spec.warpgroups != "auto":
+        fixed["warpgroups_k"] = spec.warpgroups.k
+        if spec.warpgroups.k > 1:
+            fixed["most_stages"] = max(structure.most_stages, DIVIDED_STAGES)
+    for key in ("unroll", "early_wait", "split_k"):
         if (asked := getattr(spec, key)) != "auto":
             fixed[key] = asked
+    if spec.batch_invariant:
+        # Unless they are asked for: then the pass that orders the sums refuses them.
+        fixed = {"warpgroups_k": 1, "split_k": 1} | fixed
     return dataclasses.replace(structure, **fixed)  # type: ignore[arg-type]
 
 
-def _ranked(problem: Problem, grouping: Grouping, kept: bool, sms: int) -> list[Structure]:
+def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> list[Structure]:
     n = problem.n or ASSUMED_N
     k = problem.k or ASSUMED_K
     m, groups = problem.expected_m, problem.groups
+    if spec.swap_ab is True:
+        return swapped_structures(m, n, k, groups, sms)
+    few: list[Structure] = []
+    if spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms):
+        few = swapped_structures(m, n, k, groups, sms)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
+    kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
     tiles = tuple(s for s in (KEPT_TILES if kept else TILES) if s.warpgroups_m <= most)
+    few += divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:
-        return _one_wave(NARROW_TILES, n * groups, k, sms)
+        return few + _one_wave(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
-        return _one_wave(MIDDLE_TILES, n * groups, k, sms)
+        return few + _one_wave(MIDDLE_TILES, n * groups, k, sms)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 

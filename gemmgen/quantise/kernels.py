@@ -28,7 +28,7 @@ from gemmgen.quantise.plan import (
     plan_quantiser,
     plan_transpose,
 )
-from gemmgen.runtime import driver
+from gemmgen.runtime import driver, streams
 from gemmgen.runtime.loading import launch_in, refuse_capture
 from gemmgen.scaling import m_major_pitch, parse_granularity
 from gemmgen.target import COMPUTE_CAPABILITY, LARGEST_EXTENT
@@ -124,7 +124,7 @@ class QuantiseKernels:
         device: torch.device,
     ) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
-        stream = torch.cuda.current_stream(index).cuda_stream
+        stream = streams.current_stream(index)
         loaded = self._loaded.get((plan.name, index)) or self._load(plan, index, stream)
         loaded.launch(count_ctas(plan, at), param_values(plan, pointers, at, scales), stream)
 

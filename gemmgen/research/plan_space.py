@@ -35,9 +35,16 @@ class Contender:
 def space(spec: GemmSpec) -> dict[str, list[Any]]:
     """The values of each decision that the spec leaves open; most combinations are no kernels."""
     choices: dict[str, list[Any]] = {
-        "tile": [f"{m}x{n}" for m in (64, 128, 192, 256) for n in range(16, 257, 16)],
+        "tile": [
+            *(f"{m}x{n}" for m in (8, 16, 32) for n in range(64, 257, 64)),
+            *(f"{m}x{n}" for m in (64, 128, 192, 256) for n in range(16, 257, 16)),
+        ],
         "cluster": ["1x1", "2x1", "1x2"],
-        "warpgroups": ["auto", "1x1x1", "2x1x1", "1x2x1", "3x1x1", "2x2x1", "4x1x1"],
+        "warpgroups": [
+            *("auto", "1x1x1", "2x1x1", "1x2x1", "3x1x1", "2x2x1", "4x1x1"),
+            *("1x1x2", "1x1x3", "1x1x4"),
+        ],
+        "split_k": ["auto", 2],
         "stages": ["auto", 3, 4, 5, 6, 8, 12],
         "unroll": ["auto", 1, 2, 4, 8],
         "early_wait": ["auto", True, False],

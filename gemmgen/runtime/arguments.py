@@ -1,14 +1,14 @@
 """Whether the tensors of a call are what the kernel was built for.
 
-`Arguments.views` and `common_device` run on every call and only compare; `Arguments.check` runs
-when a combination of tensors is seen for the first time. Words are made when a check fails.
+`identity` runs on every call; all else runs when a combination of tensors is seen for the first
+time. Words are made when a check fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -37,6 +37,19 @@ class Rule:
         return cls(
             argument.name, dtype, argument.shape, layout, argument.written, argument.in_place
         )
+
+
+def identity(tensors: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
+    """Tensors of one identity are the same to a kernel: addresses tell devices apart, too.
+
+    Raises AttributeError for what is no tensor, RuntimeError for one that does not lie in memory.
+    """
+    return tuple(
+        [
+            None if t is None else (t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_neg())
+            for t in tensors
+        ]
+    )
 
 
 class Arguments:
@@ -156,7 +169,7 @@ def _check_layout(rule: Rule, view: TensorView) -> None:
             expected=layout.expected,
             got=f"strides {tuple(view.strides)} of shape {list(view.shape)}, {rule.dtype}",
             # A copy of the output would be written, and thrown away.
-            fix="allocate it with torch.empty"
+            fix=f"allocate it with {layout.allocation}"
             if rule.written
             else layout.fix.format(name=rule.name),
         )

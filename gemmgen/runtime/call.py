@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gemmgen.errors import LaunchError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import KernelPlan
-from gemmgen.runtime.arguments import Arguments
 from gemmgen.runtime.layout import LAYOUTS, TensorView
 from gemmgen.runtime.tensor_map import TensorMapArgs, encode, tensor_map_args
 
 
-@dataclass(frozen=True)
-class Call:
-    """The parameters of a kernel for one combination of tensors, in the memory of the host."""
+def prepare_call(
+    plan: KernelPlan, sizes: Mapping[str, int], views: Sequence[TensorView]
+) -> tuple[int, tuple[Any, ...]]:
+    """Marshal the kernel's parameters, in the memory of the host.
 
-    clusters: int  # that have a tile to compute; 0: nothing to launch
-    params: int = 0  # address of an array with the address of every parameter
-    storage: tuple[Any, ...] = ()  # keeps these addresses good
-
-
-def prepare_call(plan: KernelPlan, arguments: Arguments, views: Sequence[TensorView]) -> Call:
-    """Check the tensors and marshal the kernel's parameters. Raises TensorError, LaunchError."""
-    sizes = arguments.check(views)
-    clusters = count_clusters(plan, sizes["m"], sizes["n"])
-    if not clusters:
-        return Call(0)
+    The result is the address of an array with the address of every parameter, and what keeps these
+    addresses good. Raises LaunchError when the driver refuses a tensor map.
+    """
     addresses, storage = zip(
         *(
             _marshal(param.kind, value)
@@ -38,7 +29,7 @@ def prepare_call(plan: KernelPlan, arguments: Arguments, views: Sequence[TensorV
         strict=True,
     )
     array = (ctypes.c_void_p * len(addresses))(*addresses)
-    return Call(clusters, ctypes.addressof(array), (array, *storage))
+    return ctypes.addressof(array), (array, *storage)
 
 
 def param_values(
@@ -58,9 +49,16 @@ def param_values(
             values.append(sizes[param.source])
         elif param.kind == "pointer":
             values.append(tensors[param.source][1].pointer)
+        elif param.kind == "pitch":
+            view = tensors[param.source][1]
+            # torch leaves the stride of an axis of one element to chance.
+            values.append(view.strides[-2] if view.shape[-2] > 1 else view.shape[-1])
         else:
             values.append(tensor_map_args(param, *tensors[param.source]))
     return values
+
+
+NUMBERS = {"pointer": ctypes.c_void_p, "scalar": ctypes.c_uint32, "pitch": ctypes.c_uint64}
 
 
 def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
@@ -68,7 +66,7 @@ def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
     if isinstance(value, TensorMapArgs):
         tensor_map = encode(value)
         return tensor_map.address, tensor_map
-    number = ctypes.c_uint32(value) if kind == "scalar" else ctypes.c_void_p(value)
+    number = NUMBERS[kind](value)
     return ctypes.addressof(number), number
 
 

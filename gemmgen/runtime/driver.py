@@ -9,14 +9,14 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from cuda.bindings import driver as cuda
 
 from gemmgen.errors import DeviceError, GemmgenError, LaunchError
 
-Context: TypeAlias = Any  # CUcontext
-Function: TypeAlias = Any  # CUfunction
+Context: TypeAlias = int  # the handle of a CUcontext
+Function: TypeAlias = int  # the handle of a CUfunction
 LaunchConfig: TypeAlias = Any  # CUlaunchConfig
 
 SUCCESS = cuda.CUresult.CUDA_SUCCESS
@@ -96,13 +96,13 @@ def _device(index: int) -> Any:
 def primary_context(index: int) -> Context:
     """The context that torch uses on a device. It is never released: torch keeps it as long."""
     what = f"GPU {index} gives no context"
-    return _checked(cuda.cuDevicePrimaryCtxRetain(_device(index)), what, DeviceError)
+    return int(_checked(cuda.cuDevicePrimaryCtxRetain(_device(index)), what, DeviceError))
 
 
 @contextmanager
 def current(context: Context) -> Iterator[None]:
     """Make a context the thread's current one; the one before comes back afterwards."""
-    _checked(cuda.cuCtxPushCurrent(context), "the GPU's context cannot be used")
+    _checked(cuda.cuCtxPushCurrent(cuda.CUcontext(context)), "the GPU's context cannot be used")
     try:
         yield
     finally:
@@ -111,7 +111,34 @@ def current(context: Context) -> Iterator[None]:
 
 def is_current(context: Context) -> bool:
     """Whether a context is the thread's current one."""
-    return int(_checked(cuda.cuCtxGetCurrent(), "there is no context")) == int(context)
+    handle = ctypes.c_void_p()
+    status = _c_function("cuCtxGetCurrent")(ctypes.byref(handle))
+    if status != 0:
+        _checked((cuda.CUresult(status),), "the thread's context cannot be asked")
+    return handle.value == context
+
+
+# --- The driver's functions, called from C ------------------------------------------------------
+
+_ENUM, _POINTER = ctypes.c_int, ctypes.c_void_p
+_UINT32S, _UINT64S = ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_uint64)
+_PROTOTYPES: dict[str, tuple[Any, ...]] = {
+    "cuCtxGetCurrent": (_POINTER,),
+    "cuLaunchKernelEx": (_POINTER, _POINTER, _POINTER, _POINTER),
+    "cuTensorMapEncodeTiled": (
+        *(_POINTER, _ENUM, ctypes.c_uint32, _POINTER),  # tensor map, element type, rank, address
+        *(_UINT64S, _UINT64S, _UINT32S, _UINT32S),  # dims, strides, box, element strides
+        *(_ENUM, _ENUM, _ENUM, _ENUM),  # interleave, swizzle, L2 promotion, out-of-bounds fill
+    ),
+}
+
+
+@cache
+def _c_function(name: str) -> Any:
+    """A function of the driver, called with plain numbers: half of what cuda-bindings takes."""
+    status, address, _ = cuda.cuGetProcAddress(name.encode(), OLDEST_DRIVER, 0)
+    _checked((status,), f"the driver has no {name}", DeviceError)
+    return ctypes.CFUNCTYPE(_ENUM, *_PROTOTYPES[name])(int(address))
 
 
 # --- Code ---------------------------------------------------------------------------------------
@@ -123,27 +150,46 @@ def load_function(cubin: bytes, name: str, shared_bytes: int) -> Function:
     It is never unloaded, since a captured CUDA graph may hold it. cuModuleGetFunction puts the code
     there, also under lazy loading (CUDA programming guide, "Lazy Loading").
     """
-    module = _checked(
-        cuda.cuModuleLoadData(cubin),
-        "the driver does not load this kernel",
-        where=name,
-        fix="a kernel is built for sm_90a; build it again if its file was changed",
-    )
-    function = _checked(
-        cuda.cuModuleGetFunction(module, name.encode()), "the cubin lacks its kernel", where=name
-    )
     attribute = cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _checked(
-        cuda.cuFuncSetAttribute(function, attribute, shared_bytes),
-        f"the GPU does not give {shared_bytes} bytes of shared memory",
-        where=name,
-    )
-    return function
+    with _captures_unharmed():
+        module = _checked(
+            cuda.cuModuleLoadData(cubin),
+            "the driver does not load this kernel",
+            where=name,
+            fix="a kernel is built for sm_90a; build it again if its file was changed",
+        )
+        function = _checked(
+            cuda.cuModuleGetFunction(module, name.encode()),
+            "the cubin lacks its kernel",
+            where=name,
+        )
+        _checked(
+            cuda.cuFuncSetAttribute(function, attribute, shared_bytes),
+            f"the GPU does not give {shared_bytes} bytes of shared memory",
+            where=name,
+        )
+    return int(function)
+
+
+@contextmanager
+def _captures_unharmed() -> Iterator[None]:
+    """Let this thread load code while another one captures a CUDA graph.
+
+    A capture in global mode forbids that to every thread that has not said that it knows what it
+    does; the capture would be invalid (CUDA Driver API, cuThreadExchangeStreamCaptureMode).
+    """
+    relaxed = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    what = "the thread's capture mode cannot be set"
+    before = _checked(cuda.cuThreadExchangeStreamCaptureMode(relaxed), what)
+    try:
+        yield
+    finally:
+        cuda.cuThreadExchangeStreamCaptureMode(before)
 
 
 def active_clusters(function: Function, config: LaunchConfig) -> int:
     """How many clusters of a launch run at the same time."""
-    result = cuda.cuOccupancyMaxActiveClusters(function, config)
+    result = cuda.cuOccupancyMaxActiveClusters(cuda.CUfunction(function), config)
     return int(_checked(result, "the driver does not say how many clusters run at once"))
 
 
@@ -170,26 +216,6 @@ _NOT_INTERLEAVED = int(cuda.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE)
 _ZEROS_OUTSIDE = int(cuda.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
 
 
-@cache
-def _tensor_map_encoder() -> Any:
-    """cuTensorMapEncodeTiled as a C function that fills memory of our choice.
-
-    cuda-bindings returns a CUtensorMap at an address of Python's choice, where the driver asks for
-    an alignment.
-    """
-    status, address, _ = cuda.cuGetProcAddress(b"cuTensorMapEncodeTiled", OLDEST_DRIVER, 0)
-    _checked((status,), "the driver has no tensor maps", DeviceError)
-    enum, pointer = ctypes.c_int, ctypes.c_void_p
-    uint32s, uint64s = ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_uint64)
-    prototype = ctypes.CFUNCTYPE(
-        enum,
-        *(pointer, enum, ctypes.c_uint32, pointer),  # tensor map, element type, rank, address
-        *(uint64s, uint64s, uint32s, uint32s),  # dims, strides, box, element strides
-        *(enum, enum, enum, enum),  # interleave, swizzle, L2 promotion, out-of-bounds fill
-    )
-    return prototype(int(address))
-
-
 def encode_tensor_map(
     destination: int,
     dtype: str,
@@ -200,9 +226,12 @@ def encode_tensor_map(
     swizzle: int,
     l2_promotion: int,
 ) -> None:
-    """Write a tiled tensor map to `destination`. Strides, swizzle and promotion are in bytes."""
+    """Write a tiled tensor map to `destination`. Strides, swizzle and promotion are in bytes.
+
+    cuda-bindings would put it at an address of Python's choice; the driver asks for an alignment.
+    """
     rank = len(dims)
-    status = _tensor_map_encoder()(
+    status = _c_function("cuTensorMapEncodeTiled")(
         destination,
         _DTYPES[dtype],
         rank,
@@ -216,7 +245,7 @@ def encode_tensor_map(
         _L2_PROMOTIONS[l2_promotion],
         _ZEROS_OUTSIDE,
     )
-    if status != SUCCESS:
+    if status != 0:
         raise LaunchError(
             "the driver refuses a tensor map",
             where=f"{dtype} at {address:#x}, dims {dims}, strides {strides}, box {box}",
@@ -228,32 +257,72 @@ def encode_tensor_map(
 
 
 def launch_config(
-    ctas: int, threads: int, cluster: int, shared_bytes: int, stream: int
+    ctas: int,
+    threads: int,
+    cluster: int,
+    shared_bytes: int,
+    stream: int,
+    programmatic: bool = False,
 ) -> LaunchConfig:
-    """A one-dimensional grid of CTAs, in clusters along x when a cluster holds more than one."""
+    """A one-dimensional grid of CTAs, in clusters along x when a cluster holds more than one.
+
+    A programmatic one may start before the kernel ahead of it on the stream has ended.
+    """
     config = cuda.CUlaunchConfig()
     config.gridDimX, config.gridDimY, config.gridDimZ = ctas, 1, 1
     config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
     config.sharedMemBytes = shared_bytes
     config.hStream = cuda.CUstream(stream)
+    attributes = []
     if cluster > 1:
         attribute = cuda.CUlaunchAttribute()
         attribute.id = cuda.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
         dimension = attribute.value.clusterDim
         dimension.x, dimension.y, dimension.z = cluster, 1, 1
-        config.attrs = [attribute]
-        config.numAttrs = 1
+        attributes.append(attribute)
+    if programmatic:
+        ids = cuda.CUlaunchAttributeID
+        attribute = cuda.CUlaunchAttribute()
+        attribute.id = ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        attributes.append(attribute)
+    if attributes:
+        config.attrs = attributes
+        config.numAttrs = len(attributes)
     return config
 
 
 def launch(function: Function, config: LaunchConfig, params: int, name: str) -> None:
     """Enqueue a kernel. `params` is the address of an array with the address of every parameter.
 
-    Raises LaunchError; the cause can be an earlier kernel, since a GPU reports its faults late.
+    Raises LaunchError; it says so when an earlier kernel is the cause.
     """
-    (status,) = cuda.cuLaunchKernelEx(config, function, params, 0)
-    if status != SUCCESS:
-        raise LaunchError("the driver refuses the launch", where=name, got=_describe(status))
+    status = _c_function("cuLaunchKernelEx")(config.getPtr(), function, params, None)
+    if status != 0:
+        _refuse_launch(cuda.CUresult(status), name)
+
+
+# A GPU reports these late, to whoever calls next (CUDA Driver API, CUresult).
+_FAULTS = frozenset(
+    getattr(cuda.CUresult, f"CUDA_ERROR_{fault}")
+    for fault in (
+        *("ILLEGAL_ADDRESS", "MISALIGNED_ADDRESS", "INVALID_ADDRESS_SPACE", "INVALID_PC"),
+        *("ILLEGAL_INSTRUCTION", "HARDWARE_STACK_ERROR", "LAUNCH_FAILED", "LAUNCH_TIMEOUT"),
+        *("ASSERT", "ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE"),
+    )
+)
+
+
+def _refuse_launch(status: Any, name: str) -> NoReturn:
+    if status in _FAULTS:
+        raise LaunchError(
+            "a kernel that was enqueued earlier failed; this one was not launched",
+            where=f"found by the launch of {name}",
+            got=_describe(status),
+            fix="run with CUDA_LAUNCH_BLOCKING=1, or under compute-sanitizer, to learn which one; "
+            "this process cannot use the GPU any more",
+        )
+    raise LaunchError("the driver refuses the launch", where=name, got=_describe(status))
 
 
 def is_capturing(stream: int) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from gemmgen.artifact import Artifact
+from gemmgen.counters import count
 from gemmgen.errors import DeviceError
-from gemmgen.runtime import driver
-from gemmgen.runtime.arguments import Arguments, common_device
-from gemmgen.runtime.call import Call, count_ctas, prepare_call
-from gemmgen.runtime.layout import TensorView
-from gemmgen.runtime.loading import launch_in, refuse_capture
+from gemmgen.runtime import driver, streams
+from gemmgen.runtime.arguments import Arguments, common_device, identity
+from gemmgen.runtime.call import count_clusters, count_ctas, prepare_call
+from gemmgen.runtime.launch import Launch, LoadedKernel
+from gemmgen.runtime.loading import refuse_capture
 from gemmgen.target import COMPUTE_CAPABILITY
 
 REMEMBERED_CALLS = 1024  # combinations of tensors whose parameters are kept, about 2 KB each
@@ -30,7 +33,7 @@ class GemmKernel:
         self.name = artifact.name
         self._artifact = artifact
         self._arguments = Arguments(artifact.plan)
-        self._calls: dict[tuple[TensorView, ...], Call] = {}
+        self._launches: dict[tuple[Any, ...], Launch] = {}
         self._loaded: dict[int, LoadedKernel] = {}
         self._loading = threading.Lock()
 
@@ -45,7 +48,7 @@ class GemmKernel:
         driver.initialize()
         index = device_index(device)
         if index not in self._loaded:
-            self._load(index, torch.cuda.current_stream(index).cuda_stream)
+            self._load(index)
 
     def __call__(self, *tensors: torch.Tensor, num_sms: int | None = None) -> None:
         """Enqueue D = A B^T with scales. `num_sms` limits the launch to so many multiprocessors.
@@ -58,88 +61,67 @@ class GemmKernel:
         number of tensors is wrong. Every tensor is checked before the launch; none is converted.
         Nothing is launched when D is empty.
         """
+        self.launch_for(tensors, num_sms)()
+
+    def launch_for(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
+        """What a call launches, from the last calls where it can be; the caller keeps the tensors.
+
+        Raises what a call raises.
+        """
+        try:
+            launch = self._launches.get((num_sms, identity(tensors)))
+        except (AttributeError, RuntimeError):  # no tensor, or none in memory: `_prepare` says so
+            launch = None
+        if launch is None:
+            launch = self._prepare(tensors, num_sms)
+            if len(self._launches) >= REMEMBERED_CALLS:
+                self._launches.clear()
+            self._launches[num_sms, identity(tensors)] = launch
+        return launch
+
+    def bind(self, *tensors: torch.Tensor, num_sms: int | None = None) -> Launch:
+        """All that a call does before its launch, done once: calling the result only launches.
+
+        It holds on to the tensors; what is in them may change between launches. Raises what a
+        call raises.
+        """
+        launch = self._prepare(tensors, num_sms)
+        launch.tensors = tensors
+        return launch
+
+    def _prepare(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
         views = self._arguments.views(tensors)
         index = common_device(self._arguments.rules, tensors)
-        # Addresses are unique among the GPUs of a process, so the views tell the device, too.
-        call = self._calls.get(views) or self._remember(views, index)
-        if not call.clusters:
-            return
-        stream = torch.cuda.current_stream(index).cuda_stream
-        loaded = self._loaded.get(index) or self._load(index, stream)
-        loaded.launch(call, stream, num_sms)
-
-    def _remember(self, views: tuple[TensorView, ...], index: int) -> Call:
-        driver.initialize()
+        sizes = self._arguments.check(views)
+        clusters = count_clusters(self.plan, sizes["m"], sizes["n"])
+        if not clusters:
+            return Launch.of_nothing()
+        loaded = self._loaded.get(index) or self._load(index)
+        geometry = self.plan.launch
+        ctas = count_ctas(clusters, geometry.cluster, loaded.resident_clusters, num_sms)
         # The driver encodes tensor maps for a context; a thread that never used the GPU has none.
-        with driver.current(driver.primary_context(index)):
-            call = prepare_call(self.plan, self._arguments, views)
-        if len(self._calls) >= REMEMBERED_CALLS:
-            self._calls.clear()
-        self._calls[views] = call
-        return call
+        with driver.current(loaded.context):
+            params, storage = prepare_call(self.plan, sizes, views)
+        count("prepared_calls")
+        return Launch(loaded, ctas, params, storage)
 
-    def _load(self, index: int, stream: int) -> LoadedKernel:
+    def _load(self, index: int) -> LoadedKernel:
+        driver.initialize()
         with self._loading:
             if index not in self._loaded:
-                self._loaded[index] = LoadedKernel(self._artifact, index, stream)
+                _require_hopper(index)
+                self._loaded[index] = self._load_into(driver.primary_context(index), index)
+                count("loads")
         return self._loaded[index]
 
-
-class LoadedKernel:
-    """A kernel in the memory of one GPU."""
-
-    def __init__(self, artifact: Artifact, index: int, stream: int) -> None:
-        """`stream` is the one that the caller works on; it must not be captured."""
-        driver.initialize()
-        _require_hopper(index)
-        self._name = artifact.name
-        self._geometry = artifact.plan.launch
-        self._context = driver.primary_context(index)
-        self._configs: dict[tuple[int, int], driver.LaunchConfig] = {}
-        with driver.current(self._context):
+    def _load_into(self, context: driver.Context, index: int) -> LoadedKernel:
+        with driver.current(context):
             fix = f"kernel.load({index}), or one call, before the capture"
-            refuse_capture(stream, self._name, index, fix)
-            self._function = driver.load_function(
-                artifact.cubin, self._name, self._geometry.shared_bytes
+            refuse_capture(streams.current_stream(index), self.name, index, fix)
+            multiprocessors = driver.multiprocessors(index)
+            return LoadedKernel(
+                self.name, self.plan.launch, self._artifact.cubin, context, index, multiprocessors
             )
-            self._resident_clusters = self._count_resident(driver.multiprocessors(index))
-
-    def _count_resident(self, multiprocessors: int) -> int:
-        """Clusters that run at the same time, at one CTA a multiprocessor.
-
-        A cluster lies within one GPC, which can leave multiprocessors without one.
-        """
-        cluster = self._geometry.cluster
-        clusters = multiprocessors // cluster
-        if cluster > 1:
-            config = self._config(max(clusters, 1) * cluster, stream=0)
-            clusters = min(clusters, driver.active_clusters(self._function, config))
-        if not clusters:
-            raise DeviceError(
-                "this GPU runs no cluster of the kernel",
-                where=self._name,
-                expected=f"{cluster} multiprocessors of one GPC",
-                got=f"{multiprocessors} multiprocessors",
-                fix="a kernel with a smaller cluster",
-            )
-        return clusters
-
-    def _config(self, ctas: int, stream: int) -> driver.LaunchConfig:
-        config = self._configs.get((ctas, stream))
-        if config is None:
-            if len(self._configs) >= REMEMBERED_CALLS:  # streams come and go
-                self._configs.clear()
-            shape = self._geometry
-            config = self._configs[ctas, stream] = driver.launch_config(
-                ctas, shape.threads, shape.cluster, shape.shared_bytes, stream
-            )
-        return config
-
-    def launch(self, call: Call, stream: int, num_sms: int | None) -> None:
-        """Enqueue one call. Raises LaunchError."""
-        ctas = count_ctas(call.clusters, self._geometry.cluster, self._resident_clusters, num_sms)
-        config = self._config(ctas, stream)
-        launch_in(self._context, self._function, config, call.params, self._name)
 
 
 def _require_hopper(index: int) -> None:

@@ -32,6 +32,7 @@ class Layout:
     alignment: int  # bytes, of the first element
     expected: str
     fix: str  # {name} is the argument
+    allocation: str = "torch.empty"  # what makes an output of this layout
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -92,6 +93,7 @@ LAYOUTS = MappingProxyType(
             alignment=TMA_ALIGNMENT,
             expected="stride 1 along m, align(m, 4) along the K blocks, groups without a gap",
             fix="{name} = gemmgen.numerics.to_m_major({name})",
+            allocation="gemmgen.numerics.to_m_major(torch.empty(...))",
         ),
         "contiguous": Layout(
             _is_contiguous,

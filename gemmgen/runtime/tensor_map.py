@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelParam
@@ -16,6 +17,7 @@ from gemmgen.runtime.layout import TMA_ALIGNMENT, Layout, TensorView, round_up
 from gemmgen.target import Swizzle
 
 TENSOR_MAP_BYTES = 128
+REMEMBERED_MAPS = 4096  # about 1 KB each
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class TensorMap:
         self.address = round_up(ctypes.addressof(self._storage), TENSOR_MAP_BYTES)
 
 
+@lru_cache(maxsize=REMEMBERED_MAPS)
 def encode(args: TensorMapArgs) -> TensorMap:
-    """Raises LaunchError when the driver refuses the parameters."""
+    """Raises LaunchError when the driver refuses the parameters.
+
+    Remembered: weights keep their place while activations move.
+    """
     tensor_map = TensorMap()
     driver.encode_tensor_map(
         tensor_map.address,

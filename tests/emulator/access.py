@@ -84,6 +84,8 @@ def load(
         offsets = memory.offsets(places, size * count)
         if isinstance(memory, SharedMemory):
             memory.check_read(offsets // GRANULE, "a load")
+            if memory is warp.cta.shared:
+                memory.check_acquired(offsets // GRANULE, warp.acquired)
         index = offsets // size
         words = memory.view(size)
         for number, result in enumerate(results):
@@ -101,6 +103,7 @@ def store(warp: Warp, space: str, address: Array, values: list[Array], mask: Mas
             memory.check_write(granules, "a store")
             memory.check_barriers(offsets, size * len(values))
             memory.note_write(granules, warp.threads[mine], warp.machine.tick())
+            memory.note_remote(granules, -1 if memory is warp.cta.shared else warp.number)
         index = offsets // size
         words = memory.view(size)
         for number, value in enumerate(values):

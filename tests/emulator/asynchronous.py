@@ -46,7 +46,8 @@ def _mbarrier_arrive(e: Emitter, i: Instruction) -> None:
     address, cluster = e.address(i.operands[1]), "shared::cluster" in found
     last = e.read(i.operands[2], "u32") if len(i.operands) == 3 else "None"
     count, size = ("None", last) if "expect_tx" in found else (last, "None")
-    call = f"sync.mbarrier_arrive(w, {address}, {count}, {size}, {cluster}, {e.mask})"
+    release = "cluster" in found and "relaxed" not in found
+    call = f"sync.mbarrier_arrive(w, {address}, {count}, {size}, {cluster}, {release}, {e.mask})"
     if i.operands[0] == "_":
         e.effect(call)
     else:
@@ -68,7 +69,9 @@ def _mbarrier_wait(e: Emitter, i: Instruction) -> None:
     parity = "parity" in found
     phase = e.read(i.operands[2], "u32" if parity else "u64")
     patient = "try_wait" in found
-    call = f"sync.mbarrier_wait(w, {e.address(i.operands[1])}, {phase}, {parity}, {patient}, "
+    acquire = "cluster" in found and "relaxed" not in found
+    address = e.address(i.operands[1])
+    call = f"sync.mbarrier_wait(w, {address}, {phase}, {parity}, {patient}, {acquire}, "
     if e.mask == "g":
         raise e.refuse()
     e.line(f"v = {call}{e.mask})")
@@ -93,7 +96,7 @@ def _barrier_cluster(e: Emitter, i: Instruction) -> None:
     found = known(e, i, "arrive", "wait", "relaxed", "release", "acquire", "aligned", "cluster")
     e.whole_warp()
     if "arrive" in found:
-        e.effect("sync.cluster_arrive(w)")
+        e.effect(f"sync.cluster_arrive(w, {'relaxed' not in found})")
     else:
         e.wait("sync.cluster_wait(w)")
 

@@ -26,6 +26,7 @@ class MBarrier:
         self.phase = 0  # number of the phase that is not complete yet
         self.thread = thread  # that initialised it (number in the cluster), and when
         self.initialised = now
+        self.completed = 0  # when an arrival last completed a phase
         self.had_bytes = False
         self.loaded = -1  # last completed phase that moved bytes
         self.observed = -1  # last completed phase that some wait has seen
@@ -123,6 +124,7 @@ class ClusterBarrier:
     def __init__(self) -> None:
         self.arrived: dict[int, int] = {}  # warp number in the cluster -> generation it arrived in
         self.generation = 0
+        self.completed = 0  # when an arrival last completed a generation
 
     def __str__(self) -> str:
         return f"cluster barrier, generation {self.generation}: warps {sorted(self.arrived)} are in"

@@ -1,9 +1,9 @@
 """Global and shared memory: bytes behind checked addresses, and who may touch them at this moment.
 
 Shared memory also keeps, for every 16 bytes, how many TMA loads write them that nobody has waited
-for (`incoming`), how many wgmmas and TMA stores read them likewise (`outgoing`), and which thread
-wrote them last through the generic proxy and when. An access that no wait orders is refused instead
-of performed.
+for (`incoming`), how many wgmmas and TMA stores read them likewise (`outgoing`), which thread
+wrote them last through the generic proxy and when, and which warp of another CTA wrote them and
+when it released them to the cluster. An access that no wait orders is refused instead of performed.
 PTX ISA: "Memory Consistency Model", "Proxies"; CUDA driver API: cuTensorMapEncodeTiled.
 """
 
@@ -129,6 +129,8 @@ class SharedMemory:
         self.writer = np.zeros(end // GRANULE, np.int32)  # thread number in the cluster
         self.written = np.zeros(end // GRANULE, np.int64)  # time of that write; 0: none to fence
         self.barriers = np.zeros(end // 8, np.bool_)  # words of 8 bytes that are an mbarrier
+        self.remote = np.full(end // GRANULE, -1, np.int32)  # warp of another CTA that wrote them
+        self.released = np.zeros(end // GRANULE, np.int64)  # time of its release; 0: none yet
         self.fence_times = fence_times  # per thread of the cluster: its last proxy fence
         self.alive = True
 
@@ -174,6 +176,27 @@ class SharedMemory:
         """Remember a write through the generic proxy."""
         self.writer[granules] = threads
         self.written[granules] = now
+
+    def note_remote(self, granules: Array, writer: int) -> None:
+        """Remember a write by a warp of another CTA; -1: one of this CTA's own."""
+        self.remote[granules] = writer
+        self.released[granules] = 0
+
+    def release(self, writer: int, now: int) -> None:
+        """What a warp of another CTA wrote here may be read by who acquires after this."""
+        self.released[(self.remote == writer) & (self.released == 0)] = now
+
+    def check_acquired(self, granules: Array, acquired: int) -> None:
+        """`acquired`: when the last phase completed that the reader acquired for the cluster."""
+        unsafe = (self.remote[granules] >= 0) & (
+            (self.released[granules] == 0) | (self.released[granules] > acquired)
+        )
+        if unsafe.any():
+            at = int(granules[unsafe][0]) * GRANULE
+            raise Hazard(
+                f"a load reads shared address {at:#x}, where another CTA wrote, without a release "
+                "and an acquire at the scope of the cluster in between"
+            )
 
     def check_fenced(self, granules: Array, issuer: int, user: str) -> None:
         """An access through the async proxy must come after a proxy fence behind generic writes."""

@@ -85,9 +85,15 @@ def mbarrier_arrive(
     count: Array | None,
     expected_bytes: Array | None,
     cluster: bool,
+    release: bool,
     mask: Mask | None,
 ) -> Array:
-    """Arrive, after expecting bytes if given; returns the state (here: the phase number)."""
+    """Arrive, after expecting bytes if given; returns the state (here: the phase number).
+
+    `cluster`: the barrier may be another CTA's; `release`: at the scope of the cluster.
+    """
+    if release:
+        release_to_cluster(warp)
     state = np.zeros(32, np.uint64)
     for lane in lanes_of(mask):
         barrier = find_barrier(warp, int(address[lane]), cluster)
@@ -95,6 +101,7 @@ def mbarrier_arrive(
         if expected_bytes is not None:
             barrier.expect(int(expected_bytes[lane]))
         if barrier.arrive(1 if count is None else int(count[lane])):
+            barrier.completed = warp.machine.tick()
             warp.machine.changed()
     return state
 
@@ -115,9 +122,15 @@ def mbarrier_complete(
 
 
 def mbarrier_wait(
-    warp: Warp, address: Array, phase: Array, parity: bool, patient: bool, mask: Mask | None
+    warp: Warp,
+    address: Array,
+    phase: Array,
+    parity: bool,
+    patient: bool,
+    acquire: bool,
+    mask: Mask | None,
 ) -> Mask | None:
-    """Which lanes find their phase complete; None: wait.
+    """Which lanes find their phase complete; None: wait. `acquire`: at the scope of the cluster.
 
     `try_wait` (patient) may suspend, or give up after a time; both happen here by chance.
     """
@@ -133,6 +146,8 @@ def mbarrier_wait(
             warp.waits_for = barrier, f"wanted: {'parity' if parity else 'state'} {value}"
     if lanes == [0]:
         result[:] = result[0]
+    if acquire and result.any():
+        warp.acquired = max(warp.acquired, barrier.completed)
     if result.any() or (not patient and warp.machine.chance(0.5)) or warp.machine.chance(0.1):
         return result
     return None
@@ -172,17 +187,29 @@ def _bar_arrive(
     return barrier, generation
 
 
-def cluster_arrive(warp: Warp) -> None:
-    if warp.cta.cluster.barrier.arrive(warp.number, warp.cta.cluster.live_warps()):
+def release_to_cluster(warp: Warp) -> None:
+    now = warp.machine.tick()
+    for cta in warp.cta.cluster.ctas:
+        cta.shared.release(warp.number, now)
+
+
+def cluster_arrive(warp: Warp, release: bool) -> None:
+    if release:
+        release_to_cluster(warp)
+    barrier = warp.cta.cluster.barrier
+    if barrier.arrive(warp.number, warp.cta.cluster.live_warps()):
+        barrier.completed = warp.machine.tick()
         warp.machine.changed()
 
 
 def cluster_wait(warp: Warp) -> bool:
     """False: wait."""
-    warp.waits_for = (warp.cta.cluster.barrier,)
-    if not warp.cta.cluster.barrier.passed(warp.number):
+    barrier = warp.cta.cluster.barrier
+    warp.waits_for = (barrier,)
+    if not barrier.passed(warp.number):
         return False
     warp.cta.synchronised = True
+    warp.acquired = max(warp.acquired, barrier.completed)
     return True
 
 

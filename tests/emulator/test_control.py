@@ -269,6 +269,58 @@ def test_the_cluster_barrier_and_remote_shared_memory(seed):
     np.testing.assert_array_equal(found, [np.arange(64) + 1000, np.arange(64)])
 
 
+# CTA 1 writes into CTA 0, which waits for an arrival at its mbarrier and reads.
+_HANDOVER = """
+    ld.param.u64 %d0, [out];
+    mov.u32 %r0, %tid.x;
+    mov.u32 %r1, %cluster_ctarank;
+    mov.u32 %r2, buffer;
+    setp.ne.u32 %p1, %r0, 0;
+    @%p1 bra READY;
+    mbarrier.init.shared::cta.b64 [%r2], 1;
+    fence.mbarrier_init.release.cluster;
+READY:
+    barrier.cluster.arrive.release.aligned;
+    barrier.cluster.wait.acquire.aligned;
+    mad.lo.u32 %r3, %r0, 16, %r2;
+    setp.eq.u32 %p2, %r1, 0;
+    @%p2 bra WAIT;
+    mapa.shared::cluster.u32 %r4, %r3, 0;
+    mapa.shared::cluster.u32 %r5, %r2, 0;
+    cvt.rn.f32.u32 %f0, %r0;
+    st.shared::cluster.v4.f32 [%r4 + 16], {%f0, %f0, %f0, %f0};
+    bar.warp.sync 0xffffffff;
+    @!%p1 mbarrier.arrive.RELEASE.shared::cluster.b64 _, [%r5];
+    bra DONE;
+WAIT:
+    mbarrier.try_wait.parity.ACQUIRE.shared::cta.b64 %p3, [%r2], 0;
+    @!%p3 bra WAIT;
+    ld.shared.v4.f32 {%f1, %f2, %f3, %f4}, [%r3 + 16];
+    mad.wide.u32 %d1, %r0, 4, %d0;
+    st.global.f32 [%d1], %f4;
+DONE:
+    barrier.cluster.arrive.relaxed.aligned;
+    barrier.cluster.wait.aligned;
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("release", ["release.cluster", "release.cta", "relaxed.cluster"])
+@pytest.mark.parametrize("acquire", ["acquire.cluster", "acquire.cta", "relaxed.cluster"])
+def test_what_another_cta_wrote_is_acquired_at_the_scope_of_the_cluster(release, acquire, seed):
+    body = _HANDOVER.replace("RELEASE", release).replace("ACQUIRE", acquire)
+    program = kernel(body, shared=".shared .align 16 .b8 buffer[528];")
+    memory = Memory()
+    out = memory.alloc(128)
+    run = {"grid": (2,), "block": (32,), "cluster": (2,), "args": [out], "memory": memory}
+    if (release, acquire) == ("release.cluster", "acquire.cluster"):
+        launch(program, **run, seed=seed)
+        np.testing.assert_array_equal(memory.read(out, 32, np.float32), np.arange(32))
+    else:
+        with pytest.raises(Hazard, match="without a release and an acquire"):
+            launch(program, **run, seed=seed)
+
+
 _INTRUDER = """
     mov.u32 %r1, %cluster_ctarank;
     setp.eq.u32 %p1, %r1, 0;

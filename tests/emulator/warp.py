@@ -57,6 +57,7 @@ class Warp:
         self._sides: tuple[Fragment, Fragment] | None = None
         self.waits_for: tuple[object, ...] = ()  # what it last waited for, for a report
         self.ticket: tuple[Any, int] | None = None  # named barrier and the generation it arrived in
+        self.acquired = 0  # when the last phase completed that it acquired for the cluster
         self.registers = registers  # per thread, as setmaxnreg sees it
         self.bulk_open: dict[int, list[Store]] = {}  # per lane: stores not committed
         self.bulk_groups: dict[int, deque[list[Store]]] = {}

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from axes import K_SIZES, LAYOUTS, SCALES
 
-from gemmgen import Artifact, GemmgenError, GemmKernel, GemmSpec, artifact, build_kernel, lower
-from gemmgen.build import build_kernels
+from gemmgen import (
+    Artifact,
+    GemmgenError,
+    GemmKernel,
+    GemmSpec,
+    KernelPlan,
+    artifact,
+    build_kernel,
+    lower,
+    plan_set,
+)
+from gemmgen.build import build_kernels, pack
 from gemmgen.dtypes import DTYPES
 from gemmgen.quantise.build import build_quantiser
 from gemmgen.quantise.kernels import QuantiseKernels
 from gemmgen.quantise.plan import CORRECTIONS, QuantisePlan, plan_quantiser, plan_transpose
 from gemmgen.runtime import load_kernel
+from gemmgen.target import H200
 
 
 def spec(**keys: Any) -> GemmSpec:
@@ -46,10 +58,15 @@ PEER_SHAPES = [
         )
     ),
     (8192, 8192, 8192),
-    (16, 7168, 16384),
-    (1, 7168, 2048),
+    *((m, 7168, 16384) for m in (1, 16, 32)),
+    *((m, 2112, 7168) for m in (1, 8, 32)),
+    *((m, 7168, 2048) for m in (1, 20)),
+    (16, 4096, 7168),
+    (16, 24576, 1536),
+    (16, 32768, 512),
 ]
 EDGE_MS = (0, 1, 7, 63, 65, 127, 129, 4097)
+FEW_ROWS, FEW_MS = 16, (1, 7, 9, 17)
 EDGE_NS = (8, 24, 576, 2112, 7168)
 EDGE_KS = (16, 112, 128, 144, 7168)
 
@@ -62,6 +79,11 @@ def planned(m: int, n: int, k: int) -> GemmSpec:
 def compiled(n: int, k: int) -> GemmSpec:
     """N and K compiled in, M not known."""
     return spec(n=n, k=k)
+
+
+def few(n: int, k: int) -> GemmSpec:
+    """The planner's choice for few rows, whatever M is then."""
+    return spec(n=n, k=k, expected_m=FEW_ROWS)
 
 
 DYNAMIC = spec(n="dynamic", k="dynamic")
@@ -100,6 +122,21 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "not patched": {"tile": "128x128", "sass": [], "name": "not_patched"},
     "interleaved": {"tile": "128x128", "sass": ["interleave_ffma"], "name": "interleaved"},
     "compiled M": {"tile": "128x128", "m": 300},
+    **{f"swapped {m}x64": {"tile": f"{m}x64", "swap_ab": True} for m in (8, 16, 24, 32, 48, 64)},
+    **{f"swapped 16x{n}": {"tile": f"16x{n}"} for n in (128, 192, 256)},
+    "swapped, no early wait": {"tile": "16x64", "early_wait": False, "unroll": 1},
+}
+# K divided: sums are added in another order, so the bits are those of no other structure.
+DIVIDED: dict[str, dict[str, Any]] = {
+    **{f"swapped 16x64x{k}": {"tile": "16x64", "warpgroups": f"1x1x{k}"} for k in (2, 3, 4)},
+    "swapped 16x128 1x2x2": {"tile": "16x128", "warpgroups": "1x2x2"},
+    "swapped split": {"tile": "24x64", "split_k": 2},
+    "swapped 32x64x4 split": {"tile": "32x64", "warpgroups": "1x1x4", "split_k": 2},
+    "64x32x3": {"tile": "64x32", "warpgroups": "1x1x3"},
+    "64x32x3 split": {"tile": "64x32", "warpgroups": "1x1x3", "split_k": 2},
+    "64x32x3 cluster 2x1": {"tile": "64x32", "warpgroups": "1x1x3", "cluster": "2x1"},
+    "64x64x2 cluster 2x1": {"tile": "64x64", "warpgroups": "1x1x2", "cluster": "2x1"},
+    "128x64 2x1x2": {"tile": "128x64", "warpgroups": "2x1x2"},
 }
 
 
@@ -110,7 +147,7 @@ GROUPED = {
     "contiguous": (4, 256, 584, 912),
     "contiguous_ends": (4, 300, 584, 912),
 }
-GROUPED_TILES = ("auto", "64x64", "128x176", "128x256")
+GROUPED_TILES = ("auto", "64x64", "128x176", "128x256", "16x64")
 
 
 # Element types of A, B and D.
@@ -173,7 +210,7 @@ SLICED = {(t, c): sliced(t, accumulate=c) for t in ("64x64", "auto") for c in (F
 
 
 def structure(name: str) -> GemmSpec:
-    return spec(n=STRUCTURE_N, k=STRUCTURE_K, **STRUCTURES[name])
+    return spec(n=STRUCTURE_N, k=STRUCTURE_K, **(STRUCTURES | DIVIDED)[name])
 
 
 def all_specs() -> list[GemmSpec]:
@@ -181,8 +218,9 @@ def all_specs() -> list[GemmSpec]:
     specs = [
         DYNAMIC,
         *(compiled(n, k) for n in EDGE_NS for k in EDGE_KS),
+        *(few(n, k) for n in EDGE_NS for k in EDGE_KS),
         *(planned(*shape) for shape in PEER_SHAPES),
-        *map(structure, STRUCTURES),
+        *map(structure, STRUCTURES | DIVIDED),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
         *GOLDENS.values(),
         *(typed(*types) for types in ELEMENT_TYPES),
@@ -190,6 +228,45 @@ def all_specs() -> list[GemmSpec]:
         *SLICED.values(),
     ]
     return list({lower(item).name: item for item in specs}.values())
+
+
+# --- Operators ----------------------------------------------------------------------------------
+
+OPS_MS = (1, 65, 300, 2000)
+MLP = (128, 512, 1024)  # rows, width of the input and of the output, width between
+
+
+def ops_plans() -> list[KernelPlan]:
+    """Every kernel that the tests of operators take."""
+    m, width, between = MLP
+    wanted = [
+        *((spec(n=STRUCTURE_N, k=STRUCTURE_K), (m, m)) for m in OPS_MS),
+        (typed("e4m3", "e4m3", "f16"), (300, 300)),
+        (spec(n=between, k=width), (m, m)),
+        (spec(n=width, k=between), (m, m)),
+        (spec(n=128, k=256), (1, 300)),
+        (spec(n=256, k=256), (64, 64)),
+        (spec(n=384, k=256), (64, 64)),
+        *(
+            (spec(n=n, k=k, grouping=grouping, groups=groups), (640, 640))
+            for grouping, (groups, _, n, k) in GROUPED.items()
+        ),
+        (spec(n=584, k=912, grouping="masked", groups=4), (160, 160)),
+    ]
+    half = plan_set(wanted[0][0], (2000, 2000), replace(H200, sms=66))
+    plans = [plan for item, rows in wanted for plan in plan_set(item, rows)]
+    return list(dict.fromkeys([*plans, *half]))
+
+
+def use_bundle() -> None:
+    """Let operators find their kernels in GEMMGEN_TEST_KERNELS, where no compiler is."""
+    folder = os.environ.get("GEMMGEN_TEST_KERNELS")
+    path = os.path.join(folder or "", BUNDLE)
+    if folder and os.path.isfile(path):
+        os.environ["GEMMGEN_BUNDLES"] = os.path.abspath(path)
+
+
+BUNDLE = "ops.gemmgen"
 
 
 # --- Quantising kernels -------------------------------------------------------------------------
@@ -246,6 +323,7 @@ def main() -> None:
     failures = [outcome for outcome in outcomes if isinstance(outcome, GemmgenError)]
     for plan in quantise_plans():
         build_quantiser(plan, out=sys.argv[1])
+    pack(ops_plans(), os.path.join(sys.argv[1], BUNDLE))
     print(*failures, f"{len(specs) - len(failures)} of {len(specs)} kernels in {sys.argv[1]}")
     sys.exit(bool(failures))
 

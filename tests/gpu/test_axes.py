@@ -45,15 +45,15 @@ def test_every_axis(name: str, m: int) -> None:
     a, b = operand(plan, "a", m, k, 1), operand(plan, "b", n, k, 2)
     scales = plan.problem.scale_a, plan.problem.scale_b
     expected = numerics.reference(*straight(a, m), *straight(b, n), *scales)
-    buffer, d = poisoned_output(m, n)
-    d = d.view(getattr(torch, DTYPES[plan.problem.d].torch))
+    buffer, bits = poisoned_output(m, n)
+    d = bits.view(getattr(torch, DTYPES[plan.problem.d].torch))
     gemm(*a, *b, d)
     assert numerics.relative_error(d, expected) <= BOUND
     first = d.clone()
     for _ in range(50):
         gemm(*a, *b, d)
         assert torch.equal(d, first)
-    d.fill_(torch.nan)
+    bits.fill_(torch.nan)
     assert buffer.isnan().all()
 
 

@@ -7,11 +7,13 @@ import threading
 import pytest
 import torch
 from gpu.kernels import (
+    DIVIDED,
     DYNAMIC,
     EDGE_KS,
     EDGE_MS,
     EDGE_NS,
     ELEMENT_TYPES,
+    FEW_MS,
     PEER_SHAPES,
     STRUCTURE_K,
     STRUCTURE_MS,
@@ -19,6 +21,7 @@ from gpu.kernels import (
     STRUCTURES,
     built,
     compiled,
+    few,
     kernel,
     planned,
     structure,
@@ -63,6 +66,14 @@ def test_ragged_sizes(shape: tuple[int, int, int]) -> None:
     assert numerics.equal_bits(fixed, dynamic) == 1
 
 
+@pytest.mark.parametrize("m", FEW_MS)
+@pytest.mark.parametrize("k", EDGE_KS)
+@pytest.mark.parametrize("n", EDGE_NS)
+def test_ragged_sizes_of_few_rows(n: int, k: int, m: int) -> None:
+    """K divided or not; a CTA, or a warpgroup, can be without any K tile."""
+    assert_right(kernel(few(n, k)), *known_problem(m, n, k))
+
+
 @pytest.mark.parametrize("m", STRUCTURE_MS)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_structures(name: str, m: int) -> None:
@@ -70,6 +81,19 @@ def test_structures(name: str, m: int) -> None:
     known = known_problem(STRUCTURES[name].get("m", m), STRUCTURE_N, STRUCTURE_K)
     result = assert_right(kernel(structure(name)), *known)
     assert numerics.equal_bits(result, assert_right(kernel(DYNAMIC), *known)) == 1
+
+
+@pytest.mark.parametrize("m", STRUCTURE_MS)
+@pytest.mark.parametrize("name", DIVIDED)
+def test_divided_k(name: str, m: int) -> None:
+    """The same bits on one multiprocessor, or cluster, as on all: tiles add up in one order."""
+    problem, expected = known_problem(m, STRUCTURE_N, STRUCTURE_K)
+    gemm = kernel(structure(name))
+    result = assert_right(gemm, problem, expected)
+    d = torch.full_like(result, torch.nan)
+    for num_sms in (gemm.plan.cluster.size, 6):
+        gemm(*problem.inputs, d, num_sms=num_sms)
+        assert numerics.equal_bits(result, d) == 1
 
 
 @pytest.mark.parametrize("types", ELEMENT_TYPES, ids=str)
@@ -142,7 +166,13 @@ def surrounded(problem: Problem) -> Problem:
     return Problem(framed(problem.a, 256, 128), fast, framed(problem.b, 256, 128), scale_b)
 
 
-@pytest.mark.parametrize("name", ["192x128", "128x256", "128x176", "64x64", "64x64 cluster 2x1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("192x128", "128x256", "128x176", "64x64", "64x64 cluster 2x1", "swapped 16x192"),
+        *("swapped 32x64x4 split", "64x32x3 cluster 2x1"),
+    ],
+)
 @pytest.mark.parametrize("m", [1, 65, 300])
 def test_nan_beside_the_inputs_changes_nothing(name: str, m: int) -> None:
     gemm = kernel(structure(name))
@@ -156,11 +186,26 @@ def test_nan_beside_the_inputs_changes_nothing(name: str, m: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(64, 2112, 7168), (129, 576, 144), (4096, 2112, 7168), (4097, 7168, 128)], ids=str
+    "shape",
+    [
+        *((64, 2112, 7168), (129, 576, 144), (4096, 2112, 7168), (4097, 7168, 128)),
+        *((1, 7168, 16384), (8, 2112, 7168), (16, 4096, 7168), (16, 24576, 1536)),
+        *((64, 7168, 16384), (64, 4096, 7168), (128, 2112, 7168), (128, 4096, 7168)),
+    ],
+    ids=str,
 )
 def test_a_thousand_launches_give_the_same_bits(shape: tuple[int, int, int]) -> None:
-    problem, expected = known_problem(*shape)
-    gemm = kernel(SPECS[shape])
+    assert_repeatable(kernel(SPECS[shape]), *known_problem(*shape))
+
+
+@pytest.mark.parametrize("m", [20, 300])
+@pytest.mark.parametrize("name", DIVIDED)
+def test_divided_k_gives_the_same_bits_a_thousand_times(name: str, m: int) -> None:
+    """A tile a CTA, and several: then parts are handed over in memory that was used before."""
+    assert_repeatable(kernel(structure(name)), *known_problem(m, STRUCTURE_N, STRUCTURE_K))
+
+
+def assert_repeatable(gemm: GemmKernel, problem: Problem, expected: torch.Tensor) -> None:
     first = assert_right(gemm, problem, expected)
     d = torch.empty_like(first)
     different = torch.zeros((), dtype=torch.int64, device="cuda")

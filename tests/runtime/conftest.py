@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import stand_in_gpus
 import torch
 
 from gemmgen import GemmSpec, KernelPlan, lower, numerics
+
+
+@pytest.fixture
+def gpus(monkeypatch) -> stand_in_gpus.StandInDriver:
+    return stand_in_gpus.install(monkeypatch)
 
 
 @pytest.fixture

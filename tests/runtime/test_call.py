@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gemmgen import LaunchError
-from gemmgen.runtime.call import count_clusters, count_ctas
+from gemmgen.runtime.call import count_clusters, count_ctas, param_values
+from gemmgen.runtime.layout import TensorView
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,17 @@ def test_whole_clusters_that_run_at_once_and_have_work(
 def test_a_cluster_must_fit(cluster: int, num_sms: int) -> None:
     with pytest.raises(LaunchError, match=f"at least {cluster}"):
         count_ctas(1000, cluster, 132, num_sms)
+
+
+@pytest.mark.parametrize(
+    ("m", "strides", "pitch"),
+    [(20, (72, 1), 72), (20, (2**33, 1), 2**33), (1, (5, 1), 72)],  # of one row, any
+)
+def test_the_pitch_of_an_output_without_a_tensor_map(make_plan, m, strides, pitch) -> None:
+    plan = make_plan(tile="16x64", split_k=2, n=72, k=256)
+    shapes = ((m, 256), (m, 2), (72, 256), (1, 2), (m, 72))
+    views = [TensorView(1 << 20, shape, (shape[1], 1)) for shape in shapes]
+    views[4] = TensorView(1 << 20, shapes[4], strides)
+    values = param_values(plan, {"m": m, "n": 72, "k": 256, "g": 1}, views)
+    names = [param.name for param in plan.params]
+    assert values[names.index("pitch_d")] == pitch

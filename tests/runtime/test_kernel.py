@@ -3,108 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import contextmanager
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
+from stand_in_gpus import on_gpu
 
 from gemmgen import DeviceError, LaunchError, TensorError
-from gemmgen.runtime import driver, load_kernel
+from gemmgen.runtime import load_kernel, streams
 from gemmgen.runtime.kernel import REMEMBERED_CALLS, GemmKernel
-
-
-class OnGpu(torch.Tensor):
-    """A tensor of the host that says it lies on a GPU."""
-
-    __torch_function__ = torch._C._disabled_torch_function_impl
-    gpu = 0
-    is_cuda = True
-
-    def get_device(self) -> int:
-        return self.gpu
-
-
-def on_gpu(tensors, gpu: int = 0):
-    pretending = [tensor.as_subclass(OnGpu) for tensor in tensors.values()]
-    for tensor in pretending:
-        tensor.gpu = gpu
-    return pretending
-
-
-class StandInDriver:
-    """Two GPUs of 132 multiprocessors that note what they are asked to do."""
-
-    def __init__(self) -> None:
-        self.capability = (9, 0)
-        self.capturing = False
-        self.clusters = 60
-        self.current_context: str | None = None
-        self.loaded: list[tuple[str, str, int]] = []
-        self.encoded: list[tuple[int, ...]] = []
-        self.launches: list[SimpleNamespace] = []
-
-    def initialize(self) -> None:
-        pass
-
-    def compute_capability(self, index: int) -> tuple[int, int]:
-        return self.capability
-
-    def multiprocessors(self, index: int) -> int:
-        return 132
-
-    def primary_context(self, index: int) -> str:
-        return f"context {index}"
-
-    @contextmanager
-    def current(self, context: str):
-        before, self.current_context = self.current_context, context
-        yield
-        self.current_context = before
-
-    def is_current(self, context: str) -> bool:
-        return self.current_context == context
-
-    def is_capturing(self, stream: int) -> bool:
-        assert self.current_context is not None, "a default stream belongs to the current context"
-        return self.capturing
-
-    def load_function(self, cubin: bytes, name: str, shared_bytes: int) -> str:
-        assert self.current_context is not None
-        self.loaded.append((self.current_context, name, shared_bytes))
-        return f"function in {self.current_context}"
-
-    def active_clusters(self, function: str, config: SimpleNamespace) -> int:
-        assert config.ctas % config.cluster == 0
-        return self.clusters
-
-    def encode_tensor_map(self, destination: int, dtype: str, address: int, *extents) -> None:
-        assert self.current_context is not None, "the driver asks for a context"
-        ctypes.memset(destination, 7, 128)
-        self.encoded.append((address, *extents))
-
-    def launch_config(self, ctas, threads, cluster, shared_bytes, stream) -> SimpleNamespace:
-        return SimpleNamespace(
-            ctas=ctas, threads=threads, cluster=cluster, shared_bytes=shared_bytes, stream=stream
-        )
-
-    def launch(self, function: str, config: SimpleNamespace, params: int, name: str) -> None:
-        assert function == f"function in {self.current_context}"
-        self.launches.append(SimpleNamespace(config=config, params=params, function=function))
-
-
-@pytest.fixture
-def gpus(monkeypatch) -> StandInDriver:
-    stand_in = StandInDriver()
-    for name in vars(StandInDriver):
-        if not name.startswith("_"):
-            monkeypatch.setattr(driver, name, getattr(stand_in, name))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    stream = lambda index: SimpleNamespace(cuda_stream=100 + index)  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "current_stream", stream)
-    return stand_in
 
 
 @pytest.fixture
@@ -177,6 +85,41 @@ def test_tensor_maps_are_encoded_once(gpus, make_kernel, make_tensors) -> None:
     assert len(gpus.encoded) == 8
 
 
+def test_a_bound_launch_only_launches(gpus, make_kernel, make_tensors, monkeypatch) -> None:
+    kernel = make_kernel(tile="128x128", cluster="1x1")
+    launch = kernel.bind(*on_gpu(make_tensors(300)), num_sms=4)
+    assert gpus.launches == []
+    encoded = len(gpus.encoded)
+    for stream in (100, 7):
+        monkeypatch.setattr(streams, "current_stream", lambda index, stream=stream: stream)
+        launch()
+        launch()
+    assert [noted.config.stream for noted in gpus.launches] == [100, 100, 7, 7]
+    assert {noted.config.ctas for noted in gpus.launches} == {4}
+    assert len(gpus.encoded) == encoded
+
+
+def test_a_bound_launch_keeps_its_tensors(gpus, make_kernel, make_tensors) -> None:
+    tensors = on_gpu(make_tensors(64))
+    output = weakref.ref(tensors[-1].untyped_storage())
+    launch = make_kernel().bind(*tensors)
+    del tensors
+    launch()
+    assert output() is not None
+
+
+def test_an_empty_output_binds_to_nothing(gpus, make_kernel, make_tensors) -> None:
+    make_kernel().bind(*on_gpu(make_tensors(m=0)))()
+    assert gpus.launches == gpus.loaded == []
+
+
+def test_another_dtype_at_a_known_address_is_refused(gpus, make_kernel, make_tensors) -> None:
+    kernel, (a, *rest) = make_kernel(), on_gpu(make_tensors(64))
+    kernel(a, *rest)
+    with pytest.raises(TensorError, match="element type"):
+        kernel(a.view(torch.float8_e5m2), *rest)
+
+
 def test_memory_of_remembered_calls_is_bounded(gpus, make_kernel, make_tensors) -> None:
     kernel = make_kernel()
     tensors = make_tensors(64)
@@ -185,7 +128,7 @@ def test_memory_of_remembered_calls_is_bounded(gpus, make_kernel, make_tensors) 
         start = 8 * call
         tensors["d"] = memory[start : start + 64 * 256].view(64, 256)
         kernel(*on_gpu(tensors))
-    assert len(kernel._calls) == 1
+    assert len(kernel._launches) == 1
 
 
 def test_wrong_tensors_launch_nothing(gpus, make_kernel, make_tensors) -> None:

@@ -1,0 +1,157 @@
+"""Few rows: weights on wgmma's M axis (swap-AB), and K that several warpgroups share.
+
+Every weight is read once, so what counts is that the stream of weights never waits: as many CTAs as
+it takes to draw it, and several warpgroups on alternate K tiles where one is too slow for its
+share. Rules and thresholds come from measurements on an H200 (docs/kernel-notes.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gemmgen.dtypes import DTYPES
+from gemmgen.passes.structure import Structure
+from gemmgen.spec import GemmSpec
+
+LEAST_UNSWAPPED_M = 64  # rows of the smallest tile with A on wgmma's M axis
+MMA_COLUMNS = 8  # of wgmma's N axis: the step in which rows of A are computed, swapped
+MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
+TILE_K = 128  # one block of scales
+WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
+
+# Up to here swapped kernels win everywhere; up to 64 rows where K is long and one wave of 64
+# columns fills more than half of the multiprocessors.
+MOST_SWAPPED_M = 48
+LONG_K = 8192
+UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
+LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
+DIVIDED_STAGES = 12
+MANY_K_TILES = 16  # from here on it pays to divide the K of a tile further than in two
+
+
+def swap_wins(spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int) -> bool:
+    """Whether a swapped kernel is the faster one, and can obey what the spec fixes."""
+    if not _built(spec):
+        return False
+    if spec.cluster != "auto" and (spec.cluster.m, spec.cluster.n) != (1, 1):
+        return False
+    if spec.warpgroups != "auto" and spec.warpgroups.m > 1:
+        return False
+    tiles = _tiles(n, MMA_ROWS, groups)
+    return m <= MOST_SWAPPED_M or (m <= 64 and k >= LONG_K and sms // 2 < tiles <= sms)
+
+
+def _built(spec: GemmSpec) -> bool:
+    """Whether templates/few_rows has what the spec asks for."""
+    scales = (spec.a.scale, spec.b.scale)
+    return (
+        scales == ("1x128", "128x128")
+        and spec.promotion_interval in ("auto", 128)
+        and spec.grouping != "k_grouped"
+        and DTYPES[spec.d.dtype].bytes == 2
+        and not (spec.accumulate or spec.epilogue)
+    )
+
+
+def swapped_structure(tile_m: int, tile_n: int, tile_k: int) -> Structure:
+    """The usual swapped structure of a tile, one sum along K."""
+    return Structure(
+        tile_m,
+        tile_n,
+        warpgroups_m=1,
+        warpgroups_n=max(tile_n // MMA_ROWS, 1),
+        unroll=4,
+        early_wait=True,
+        tile_k=tile_k,
+        swap_ab=True,
+    )
+
+
+def swapped_structures(m: int, n: int, k: int, groups: int, sms: int) -> list[Structure]:
+    """Swapped structures, best first."""
+    rows = -(-min(m, LEAST_UNSWAPPED_M) // MMA_COLUMNS) * MMA_COLUMNS
+    # Where tiles of `rows` are refused because a block of 128 rows has one group: the next power.
+    heights = dict.fromkeys((rows, 1 << (rows - 1).bit_length()))
+    widths = _wide(n, groups, sms)
+    narrow = _narrow(rows, n, k, groups, sms)
+    ranked = [narrow, *widths] if _tiles(n, MMA_ROWS, groups) <= sms else [*widths, narrow]
+    unroll = next(unroll for least_k, unroll in UNROLLS if k >= least_k)
+    return [
+        dataclasses.replace(structure, tile_m=height, unroll=unroll)
+        for structure in ranked
+        for height in heights
+    ]
+
+
+def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
+    """64 columns; the fewer tiles there are, the more share the K of one."""
+    tiles = _tiles(n, MMA_ROWS, groups)
+    structure = swapped_structure(rows, MMA_ROWS, TILE_K)
+    k_tiles = -(-k // TILE_K)
+    split_k, warpgroups_k, stages = 1, 2, 8
+    if k_tiles >= MANY_K_TILES and tiles <= sms // 4:
+        # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
+        split_k, warpgroups_k, stages = (2, 4, 16) if rows <= 32 else (2, 3, 15)
+    elif k_tiles >= 2 * MANY_K_TILES and tiles <= sms // 2:
+        warpgroups_k, stages = 3, 12
+    return dataclasses.replace(
+        structure,
+        split_k=split_k,
+        warpgroups_k=min(warpgroups_k, k_tiles),
+        most_stages=stages,
+        reason=f"few rows: the weights stream through {tiles} tiles of {MMA_ROWS} columns, "
+        f"{split_k * warpgroups_k} warpgroups for the K of each",
+    )
+
+
+def _wide(n: int, groups: int, sms: int) -> list[Structure]:
+    """Warpgroups side by side: widths by the columns that the busiest CTA computes."""
+
+    def busiest(width: int) -> int:
+        return -(-_tiles(n, width, groups) // sms) * width
+
+    return [
+        dataclasses.replace(
+            swapped_structure(MMA_COLUMNS, width, TILE_K),
+            most_stages=8 if width == WIDTHS[0] else 6,
+            reason=f"few rows: the weights stream through {_tiles(n, width, groups)} tiles of "
+            f"{width} columns on {sms} multiprocessors",
+        )
+        for width in sorted(WIDTHS, key=busiest)
+    ]
+
+
+def divided_structures(
+    spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int
+) -> list[Structure]:
+    """Not swapped, K divided: for long K and so few columns that one wave of tiles holds them."""
+    asked_for_one = spec.warpgroups != "auto" and spec.warpgroups.k == 1
+    if not _built(spec) or k < LEAST_DIVIDED_K or spec.batch_invariant or asked_for_one:
+        return []
+    rows = -(-m // LEAST_UNSWAPPED_M)  # of tiles
+    tile = Structure(
+        LEAST_UNSWAPPED_M, 32, 1, 1, unroll=4, early_wait=True, most_stages=DIVIDED_STAGES
+    )
+    tiles = _tiles(n, tile.tile_n, groups) * rows
+    shares = "few rows, few columns, long K: {} tiles of {}x{}, {} warpgroups for the K of each"
+    if tiles <= sms:
+        split_k = 2 if rows == 1 and 2 * tiles <= sms else 1
+        warpgroups_k = 3
+    elif _tiles(n, 64, groups) * rows <= sms and rows > 1:
+        tile = dataclasses.replace(tile, tile_n=64, most_stages=10)
+        tiles, split_k, warpgroups_k = _tiles(n, 64, groups) * rows, 1, 2
+    else:
+        return []
+    return [
+        dataclasses.replace(
+            tile,
+            split_k=split_k,
+            warpgroups_k=warpgroups_k,
+            cluster_m=rows,
+            reason=shares.format(tiles, tile.tile_m, tile.tile_n, split_k * warpgroups_k),
+        )
+    ]
+
+
+def _tiles(n: int, columns: int, groups: int) -> int:
+    return groups * -(-n // columns)
