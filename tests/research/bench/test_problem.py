@@ -120,6 +120,7 @@ def of_type(name: str, **keys: object) -> dict[str, object]:
         {"a": {"dtype": "e4m3", "scale": "1x128"}, "b": {"dtype": "e4m3", "scale": "1x128"}},
         *(of_type("bf16", layout=layout) for layout in ("nt", "nn", "tn", "tt")),
         {"d": {"dtype": "f32"}, "accumulate": True},
+        {"swap_ab": True},
     ],
     ids=str,
 )
