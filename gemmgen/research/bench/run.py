@@ -79,7 +79,7 @@ def requests(
             problem = BenchProblem.of(lower(planned), m, n, k)
             request = found.setdefault(problem, Request(problem))
             for keys, changes in variants.items():
-                label = _free(keys, number, spec, {**request.specs, **request.refused})
+                label = _free(keys, number, planned, request)
                 varied = _planned_for(changed(spec, changes), m)
                 try:
                     lower(varied)
@@ -130,11 +130,22 @@ def parse_variant(text: str) -> dict[str, Any]:
     return keys
 
 
-def _free(label: str, number: int, spec: GemmSpec, taken: Mapping[str, Any]) -> str:
-    """A label that no other kernel of the case has."""
+def _free(label: str, number: int, spec: GemmSpec, request: Request) -> str:
+    """A label that no other kernel of the case has: the name, or how the spec differs."""
+    taken = {*request.specs, *request.refused}
     if label not in taken:
         return label
-    return ", ".join(filter(None, (spec.name or f"kernel {number + 1}", label)))
+    own = spec.name or _differing(next(iter(request.specs.values())), spec)
+    found = ", ".join(filter(None, (own, label)))
+    return found if found not in taken else f"{found}, kernel {number + 1}"
+
+
+def _differing(first: GemmSpec, spec: GemmSpec) -> str:
+    """The keys of a spec that another one of the same problem has otherwise."""
+    theirs, own = (each.model_dump(mode="json", exclude_defaults=True) for each in (first, spec))
+    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key) and key != "name"]
+    values = {key: own.get(key, "auto") for key in keys}
+    return yaml.safe_dump(values, default_flow_style=True, width=1000).strip()[1:-1]
 
 
 def build(requested: Sequence[Request], out: Path, advance: Callable[[], None]) -> list[Case]:

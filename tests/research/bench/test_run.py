@@ -57,6 +57,17 @@ def test_a_variant_that_fits_one_problem_only_is_told_at_the_other(tmp_path) -> 
         bench.requests([spec()], {"m": (64,)}, variants)
 
 
+def test_specs_of_one_problem_are_told_apart_by_what_differs() -> None:
+    specs = [spec(unroll=2), spec(sass=[], l2_hint={"b": "evict_first"}), spec(unroll=2)]
+    (request,) = bench.requests(specs, {"m": (64,)}, {"": {}})
+    first, second, third = request.specs
+    assert (first, third) == ("", "kernel 3")
+    assert bench.parse_variant(second) == {
+        **{"unroll": "auto", "sass": []},
+        **{"l2_hint": {"a": "evict_normal", "b": "evict_first"}},
+    }
+
+
 @pytest.mark.parametrize("text", ["tile", "tile: [", "a: {b: c}, unroll"])
 def test_variants_are_keys_of_a_spec(text: str) -> None:
     keys = bench.parse_variant("tile: 192x128, early_wait: false, l2_hint: {b: evict_first}")
