@@ -62,7 +62,11 @@ def rendered(keys: dict[str, Any]) -> tuple[KernelPlan, str]:
 def test_house_rules(keys: dict[str, Any]) -> None:
     plan, text = rendered(keys)
     lines = text.splitlines()
-    stages = (plan.problem.c is not None) + 2 * (plan.store.scale_columns > 0)
+    stages = (
+        (plan.problem.c is not None)
+        + 2 * (plan.store.scale_columns > 0)
+        + bool(plan.problem.operations)
+    )
     assert len(lines) - len(plan.spec.splitlines()) <= LINES + stages * STAGE_LINES
     assert not [line for line in lines[1:] if len(line) > 100 and plan.name not in line]
     assert not [line for line in lines if line != line.rstrip()]

@@ -38,7 +38,7 @@ from gemmgen.target import H200
 def spec(**keys: Any) -> GemmSpec:
     """Dense FP8 with the fine-grained scales of every kernel here."""
     a, b = {"dtype": "e4m3", "scale": "1x128"}, {"dtype": "e4m3", "scale": "128x128"}
-    return GemmSpec(a=a, b=b, d={"dtype": "bf16"}, **keys)
+    return GemmSpec(**{"a": a, "b": b, "d": {"dtype": "bf16"}, **keys})
 
 
 # --- Problems -----------------------------------------------------------------------------------
@@ -162,9 +162,38 @@ def typed(a: str, b: str, d: str) -> GemmSpec:
     return GemmSpec(**keys, d={"dtype": d}, n=STRUCTURE_N, k=STRUCTURE_K)
 
 
-def grouped(grouping: str, tile: str) -> GemmSpec:
+def grouped(grouping: str, tile: str, **keys: Any) -> GemmSpec:
     groups, expected_m, n, k = GROUPED[grouping]
-    return spec(n=n, k=k, expected_m=expected_m, grouping=grouping, groups=groups, tile=tile)
+    sizes = {"n": n, "k": k, "expected_m": expected_m}
+    return spec(**sizes, grouping=grouping, groups=groups, tile=tile, **keys)
+
+
+# What happens to totals on their way out.
+E4M3 = {"dtype": "e4m3", "scale": "1x128"}
+WAYS_OUT: dict[str, dict[str, Any]] = {
+    "f32": {"d": {"dtype": "f32"}},
+    "f32, C": {"d": {"dtype": "f32"}, "accumulate": True},
+    "bf16, C": {"accumulate": True},
+    "bf16, C in f32": {"accumulate": True, "c": {"dtype": "f32"}},
+    "e4m3": {"d": E4M3},
+    "e4m3, C, bias, gelu": {"d": E4M3, "accumulate": True, "epilogue": ["bias", "gelu"]},
+    "bf16, bias, silu": {"epilogue": ["bias", "silu"], "bias": {"dtype": "f32"}},
+    "f32, relu": {"d": {"dtype": "f32"}, "epilogue": ["relu"]},
+}
+WAY_OUT_TILES = ("auto", "64x128", "128x128", "64x256")
+IN_PLACE = ("f32, C", "bf16, C")
+
+
+def leaving(way: str, tile: str = "auto", **keys: Any) -> GemmSpec:
+    """A dense kernel with a way out; N is no multiple of 128."""
+    sizes = {"n": STRUCTURE_N + 8, "k": STRUCTURE_K, **keys}
+    return spec(**sizes, tile=tile, **WAYS_OUT[way])
+
+
+def leaving_group(way: str, grouping: str) -> GemmSpec:
+    groups, expected_m, n, k = GROUPED[grouping]
+    keys = {"expected_m": expected_m, "grouping": grouping, "groups": groups}
+    return leaving(way, n=n + 8, k=k, **keys)
 
 
 # The specs of specs/, by file: every SASS pass is tried on them.
@@ -222,6 +251,9 @@ def all_specs() -> list[GemmSpec]:
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES | DIVIDED),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
+        *(leaving(way, tile) for way in WAYS_OUT for tile in WAY_OUT_TILES),
+        *(leaving(way, n="dynamic", k="dynamic") for way in WAYS_OUT),
+        *(leaving_group(way, grouping) for way in WAYS_OUT for grouping in GROUPED),
         *GOLDENS.values(),
         *(typed(*types) for types in ELEMENT_TYPES),
         *AXES.values(),
