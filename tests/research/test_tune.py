@@ -217,6 +217,16 @@ def test_the_command_writes_winners_that_show_tells_of(
 
 
 @pytest.mark.usefixtures("gpu")
+def test_a_winner_of_a_spec_that_decides_itself_is_told_not_kept(run: Run, tmp_path: Path) -> None:
+    path, table = tmp_path / "spec.yaml", tmp_path / "t.json"
+    path.write_text(SPEC.model_copy(update={"stages": 5}).to_yaml())
+    code, out, err = run("tune", path, "--seconds", 1, "-o", table)
+    assert code == 0, err
+    assert "not for the table" in out
+    assert not table.exists()
+
+
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("keys", "options", "said"),
     [
