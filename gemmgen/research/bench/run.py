@@ -137,7 +137,9 @@ def _free(label: str, number: int, spec: GemmSpec, request: Request) -> str:
         return label
     own = spec.name or _differing(next(iter(request.specs.values())), spec)
     found = ", ".join(filter(None, (own, label)))
-    return found if found not in taken else f"{found}, kernel {number + 1}"
+    if found not in taken:
+        return found
+    return ", ".join(filter(None, (found, f"kernel {number + 1}")))
 
 
 def _differing(first: GemmSpec, spec: GemmSpec) -> str:
