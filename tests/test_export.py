@@ -28,7 +28,6 @@ needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C comp
 HERE = Path(__file__).parent
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
-KINDS = {"tensor_map": "m", "pointer": "p", "pitch": "i"}
 N, K, G = 264, 272, 3
 PLANS = [
     lower(spec(n=N, k=K, tile="64x64")),
@@ -40,8 +39,9 @@ PLANS = [
     lower(spec(n=N, k=K, a={"dtype": "bf16"}, b={"dtype": "bf16"}, layout="tn")),
     lower(spec(n=N, k=K, accumulate=True, tile="64x64")),
     lower(spec(n=N, k=K, pdl=True, tile="64x64")),
-    lower(spec(n=N, k=8192, expected_m=8)),
     lower(spec(n=N, k=K, pdl=True, tile="64x64", cluster="2x1")),
+    lower(spec(n=N, k=K, tile="16x64")),
+    lower(spec(n=N, k=K, tile="16x64", warpgroups="1x1x2", split_k=2)),
     *(
         lower(
             spec(
@@ -56,6 +56,8 @@ PLANS = [
         if row.scheduler and row.name != "dense"
     ),
 ]
+
+LETTERS = {"tensor_map": "m", "pointer": "p", "scalar": "s", "pitch": "w"}
 
 # What a process does with the library: one launch a case, each with its tensors.
 LAUNCH = """
@@ -104,7 +106,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(library: Path, plan, cases, **environment: str) -> subprocess.CompletedProcess[str]:
-    kinds = "".join(KINDS.get(param.kind, "s") for param in plan.params)
+    kinds = "".join(LETTERS[param.kind] for param in plan.params)
     return subprocess.run(
         [sys.executable, "-c", LAUNCH, str(library), json.dumps([plan.name, cases])],
         env={**os.environ, "LD_LIBRARY_PATH": str(library.parent), "PARAMS": kinds, **environment},
@@ -115,7 +117,7 @@ def run(library: Path, plan, cases, **environment: str) -> subprocess.CompletedP
 
 def views_of(plan, m: int, n: int = N, k: int = K) -> list[TensorView]:
     """Tensors in the kernel's layouts, megabytes apart."""
-    sizes = {"m": plan.problem.m or m, "n": n, "k": plan.problem.k or k, "g": G}
+    sizes = {"m": plan.problem.m or m, "n": n, "k": k, "g": G}
     views, at = [], 1 << 30
     for argument in plan.arguments:
         shape = tuple(extent.size(sizes) for extent in argument.shape)
@@ -142,7 +144,7 @@ def expected_lines(plan, views, num_sms: int) -> list[str]:
     lines, params = [], []
     for param, value in zip(plan.params, param_values(plan, sizes, views), strict=True):
         if not isinstance(value, TensorMapArgs):
-            params.append(f"{KINDS.get(param.kind, 's')}{value}")
+            params.append(f"{LETTERS[param.kind]}{value}")
             continue
         params.append(f"m{len(lines)}")
         kind = getattr(

@@ -131,14 +131,24 @@ def test_the_readme_quotes_a_kernel_that_is_rendered() -> None:
     assert any(excerpt in text for text in texts)
 
 
-@pytest.mark.parametrize("expected_m", [8, 4096])
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"tile": "64x64"},
+        {"tile": "16x64", "warpgroups": "1x1x2", "split_k": 2},
+        {"tile": "16x128"},
+        {"tile": "64x32", "warpgroups": "1x1x3", "cluster": "1x2"},
+    ],
+    ids=lambda keys: keys["tile"],
+)
 @pytest.mark.parametrize("grouping", ["dense", "contiguous"])
-def test_a_kernel_that_starts_early_waits_before_it_reads(grouping: str, expected_m: int) -> None:
-    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4}
-    plan = lower(GemmSpec(**spec(**keys, expected_m=expected_m, pdl=True)))
-    assert plan.for_few_rows == (expected_m == 8)
-    text = render(plan)
+def test_a_kernel_that_starts_early_waits_before_it_reads(
+    grouping: str, structure: dict[str, Any]
+) -> None:
+    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4, **structure}
+    text = render(lower(GemmSpec(**spec(**keys, pdl=True))))
     entry = text[text.index("__global__") :]
+    waits = entry.index("wait_for_earlier_kernels();")
     reads = "load_tiles(" if grouping == "dense" else "TileScheduler tile("
-    assert entry.index("wait_for_earlier_kernels();") < entry.index(reads)
-    assert "griddepcontrol" not in render(lower(GemmSpec(**spec(**keys, expected_m=expected_m))))
+    assert waits < entry.index(reads)
+    assert "griddepcontrol" not in render(lower(GemmSpec(**spec(**keys))))
