@@ -203,6 +203,7 @@ class Promotion:
     scales_a: Scales
     scales_b: Scales
     scale_b_blocks: int  # ahead: most scale blocks that the columns of one warpgroup touch
+    scale_b_held: bool  # stage: a wave's scales stay in registers for those below it
     # Every count of a warpgroup's columns that can lie in the first of their scale blocks.
     first_block_columns: tuple[int, ...]
     reason: str

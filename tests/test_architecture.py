@@ -71,7 +71,9 @@ ROOMS: dict[str, set[str]] = {
     "cubin_file": {"errors", "artifact"},
     "cli_json": set(),
     "cli_progress": set(),
-    "cli_bench": {"errors", "spec", "runtime", "research", "cli_json", "cli_progress"},
+    "cli_bench": {
+        *("errors", "spec", "runtime", "measure", "research", "cli_json", "cli_progress"),
+    },
     "cli_sass": {
         *("errors", "sass_patch", "artifact", "cubin_file"),
         *("inspection", "inspection_tables", "cli_json"),
@@ -103,7 +105,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "ops", "measure", "research", "cli_bench"},
+    "torch": {"runtime", "quantise", "numerics", "ops", "measure", "research"},
     "triton": {"research"},
     "deep_gemm": {"research"},
     "pynvml": {"measure"},

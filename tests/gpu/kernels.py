@@ -287,6 +287,7 @@ def all_specs() -> list[GemmSpec]:
 # --- Operators ----------------------------------------------------------------------------------
 
 OPS_MS = (1, 65, 300, 2000)
+CHAIN = 256  # rows and columns of products that follow each other
 MLP = (128, 512, 1024)  # rows, width of the input and of the output, width between
 
 
@@ -307,6 +308,15 @@ def ops_plans() -> list[KernelPlan]:
         ),
         (spec(n=584, k=912, grouping="masked", groups=4), (160, 160)),
     ]
+    bf16 = {"dtype": "bf16"}
+    for pdl in (False, True):
+        square = GemmSpec(a=bf16, b=bf16, d=bf16, n=CHAIN, k=CHAIN, pdl=pdl)
+        wanted.append((square, (CHAIN, CHAIN)))
+    wanted.append((spec(n=584, k=912, grouping="masked", groups=4, pdl=True), (160, 160)))
+    rows_and_k = {"dtype": "e4m3", "scale": "1x128"}
+    keys = {"grouping": "k_grouped", "groups": 3, "accumulate": True}
+    sliced = GemmSpec(a=rows_and_k, b=rows_and_k, d={"dtype": "f32"}, n=CHAIN, k="dynamic", **keys)
+    wanted.append((sliced, (CHAIN, CHAIN)))
     half = plan_set(wanted[0][0], (2000, 2000), replace(H200, sms=66))
     plans = [plan for item, rows in wanted for plan in plan_set(item, rows)]
     return list(dict.fromkeys([*plans, *half]))
