@@ -53,6 +53,10 @@ ROOMS: dict[str, set[str]] = {
         *("runtime", "numerics", *AXES),
     },
     "measure": {"errors", "artifact", "numerics", "runtime"},
+    "compat": {
+        *("errors", "spec", "plan", "plan_sets", "toolchain", "artifact", "counters", "sealing"),
+        *("numerics", "ops", "measure", *AXES),
+    },
     "tune": {"errors", "sass_patch", "measure"},
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
@@ -98,7 +102,9 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "ops", "measure", "research", "cli_bench"},
+    "torch": {
+        *("runtime", "quantise", "numerics", "ops", "compat", "measure", "research", "cli_bench"),
+    },
     "triton": {"research"},
     "deep_gemm": {"research"},
     "pynvml": {"measure"},
