@@ -53,12 +53,13 @@ def also_by(names: dict[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]
 def refuse_effects(hints: dict[str, object]) -> None:
     """Unknown keywords are hints, which change no result; these do. Raises UnsupportedError."""
     for name in EFFECTS:
-        if hints.get(name) not in (None, False):
+        value = hints.get(name)
+        if value is not None and value is not False:
             raise UnsupportedError(
                 f"{name} changes the result of a call, and no kernel does it",
                 where=name,
                 expected="nothing, None or False",
-                got=hints[name],
+                got=value if isinstance(value, int | float) else type(value).__name__,
             )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from gemmgen import ops
 from gemmgen.compat.deep_gemm.settings import get_compile_mode
-from gemmgen.ops.dispatch import kernel_for, named_tensors, plan_for
+from gemmgen.ops.dispatch import device_of, kernel_for, named_tensors, plan_for
 from gemmgen.ops.request import read_request
 from gemmgen.plan_sets import m_bucket
 
@@ -56,5 +56,5 @@ def _compile(
     """Build and load the kernel that a call takes."""
     named = named_tensors(grouping, tensors)
     request = read_request(grouping, named, named["d"].dtype, rows, ops.get_pdl())
-    device = named["a"].get_device()
+    device = device_of(named)
     kernel_for(plan_for(request, device, ops.get_num_sms()), device).load(device)
