@@ -6,26 +6,57 @@ Shapes are DeepSeek-V3's where they are not small; differences are held to what 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
+from gpu.deep_gemm_kernels import (
+    ANY_K,
+    BF16,
+    CONTIGUOUS,
+    COUNTS,
+    DENSE,
+    GRADIENTS,
+    LAYOUTS,
+    MASKED,
+    MASKED_K,
+    MASKED_N,
+    SLICED,
+    SLICES,
+    SLICES_M,
+    SLICES_N,
+    SLICES_OF_K,
+    deep_gemm_plans,
+    starts,
+)
+from gpu.kernels import use_bundle
 
 import gemmgen
 import gemmgen.compat.deep_gemm as ours
+from gemmgen.build import build_plans
 
 pytestmark = pytest.mark.gpu
+use_bundle()
+
+DEVICE = "cuda"
 
 FP8_DIFFERENCE, BF16_DIFFERENCE = 1e-3, 1e-5
 MARK = 65536.0  # what no product of this data is
 
 
+@cache
+def build_all() -> None:
+    """All kernels side by side, before the first call builds its own."""
+    for outcome in build_plans(deep_gemm_plans()):
+        assert not isinstance(outcome, gemmgen.GemmgenError), outcome
+
+
 @pytest.fixture(autouse=True)
-def _imported() -> Iterator[None]:
+def imported(hopper: None) -> Iterator[None]:
     """As a caller imports it."""
+    build_all()
     torch.manual_seed(0)
-    random.seed(0)
     with ours.stand_in():
         yield
     ours.set_compile_mode(0)
@@ -33,15 +64,15 @@ def _imported() -> Iterator[None]:
 
 
 def normal(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+    return torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16)
 
 
 def int32(numbers) -> torch.Tensor:
-    return torch.tensor(numbers, device="cuda", dtype=torch.int32)
+    return torch.tensor(numbers, device=DEVICE, dtype=torch.int32)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    return torch.full(shape, MARK, device="cuda", dtype=dtype)
+    return torch.full(shape, MARK, device=DEVICE, dtype=dtype)
 
 
 def tokens(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,14 +101,6 @@ def difference(d: torch.Tensor, expected: torch.Tensor) -> float:
 
 # --- Dense FP8 ----------------------------------------------------------------------------------
 
-DENSE = [
-    (1, 576, 7168),
-    (64, 2112, 7168),
-    (128, 7168, 2048),
-    (4096, 4096, 7168),
-    (333, 24576, 1536),
-]
-
 
 @pytest.mark.parametrize(("m", "n", "k"), DENSE)
 @pytest.mark.parametrize("fast_layout", [True, False])
@@ -103,12 +126,12 @@ def test_dense(m: int, n: int, k: int, fast_layout: bool) -> None:
     assert all(torch.equal(d, results[0]) for d in results)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(7168, 2112, 4096), (2048, 7168, 8192)])
+@pytest.mark.parametrize(("m", "n", "k"), GRADIENTS)
 def test_weight_gradients(m: int, n: int, k: int) -> None:
     import deep_gemm
 
     a, b = normal(m, k), normal(n, k)
-    before = 32 * torch.randn(m, n, device="cuda")
+    before = 32 * torch.randn(m, n, device=DEVICE)
     expected = before + a.float() @ b.float().T
     a8, b8 = tokens(a), tokens(b)
     early, current = before.clone(), before.clone()
@@ -124,11 +147,12 @@ def test_weight_gradients(m: int, n: int, k: int) -> None:
 def test_slices_of_a_warmup_buffer() -> None:
     import deep_gemm
 
-    a, b = normal(512, 1024), normal(768, 1024)
+    most, n, k = SLICED
+    a, b = normal(most, k), normal(n, k)
     a8, b8 = tokens(a), blocks(b)
     a8 = a8[0], deep_gemm.get_mn_major_tma_aligned_tensor(a8[1])
-    d = empty(512, 768)
-    for m in (1, 5, 64, 130, 511, 512, 0):
+    d = empty(most, n)
+    for m in SLICES:
         before = gemmgen.stats()["conversions"]
         deep_gemm.fp8_gemm_nt((a8[0][:m], a8[1][:m]), b8, d[:m])
         assert gemmgen.stats()["conversions"] - before == (0 < m < 509)
@@ -139,15 +163,15 @@ def test_slices_of_a_warmup_buffer() -> None:
 # --- BF16 ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["nt", "nn", "tn", "tt"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("out", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("added", [False, True])
 def test_bf16(layout: str, out: torch.dtype, added: bool) -> None:
     import deep_gemm
 
-    m, n, k = 1000, 2112, 1536
+    m, n, k = BF16
     a, b = normal(m, k), normal(n, k)
-    c = (32 * torch.randn(m, n, device="cuda")).to(out)
+    c = (32 * torch.randn(m, n, device=DEVICE)).to(out)
     expected = (a.float() @ b.float().T + (c.float() if added else 0)).to(out)
     x = a.T.contiguous() if layout[0] == "t" else a
     y = b.T.contiguous() if layout[1] == "n" else b
@@ -164,7 +188,7 @@ def test_the_reference_path(fp8: bool, added: bool) -> None:
     a, b = normal(256, 512), normal(384, 512)
     if fp8:
         a, b = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
-    d = torch.randn(256, 384, device="cuda")
+    d = torch.randn(256, 384, device=DEVICE)
     expected = a.float() @ b.float().T + (d if added else 0)
     deep_gemm.cublaslt_gemm_nt(a, b, d, c=d if added else None)
     assert difference(d, expected) < BF16_DIFFERENCE
@@ -175,20 +199,17 @@ def test_the_reference_path(fp8: bool, added: bool) -> None:
 
 @pytest.mark.parametrize("by_ends", [False, True])
 @pytest.mark.parametrize("fp8", [True, False])
-@pytest.mark.parametrize(("n", "k"), [(4096, 7168), (7168, 2048)])
+@pytest.mark.parametrize(("n", "k"), CONTIGUOUS)
 def test_contiguous_groups(by_ends: bool, fp8: bool, n: int, k: int) -> None:
     import deep_gemm
 
-    counts = [int(600 * random.uniform(0.7, 1.3)) for _ in range(4)]
-    starts, m = [], 0
-    for count in counts:
-        starts.append(m)
-        m += deep_gemm.align(count, deep_gemm.get_mk_alignment_for_contiguous_layout())
-    a, b, d = normal(m, k), normal(4, n, k), empty(m, n)
-    ids = torch.full((m,), -1, device="cuda", dtype=torch.int32)
-    for g, (start, count) in enumerate(zip(starts, counts, strict=True)):
+    *firsts, m = starts()
+    groups = list(enumerate(zip(firsts, COUNTS, strict=True)))
+    a, b, d = normal(m, k), normal(len(COUNTS), n, k), empty(m, n)
+    ids = torch.full((m,), -1, device=DEVICE, dtype=torch.int32)
+    for g, (start, count) in groups:
         ids[start : start + count] = g
-    layout = int32([s + c for s, c in zip(starts, counts, strict=True)]) if by_ends else ids
+    layout = int32([start + count for _, (start, count) in groups]) if by_ends else ids
     a[ids == -1] = torch.nan
     a8, b8 = tokens(a), blocks(b)
     if fp8:
@@ -198,7 +219,7 @@ def test_contiguous_groups(by_ends: bool, fp8: bool, n: int, k: int) -> None:
         again = empty(m, n)
         turned = b.mT.contiguous()
         deep_gemm.m_grouped_bf16_gemm_nn_contiguous(a, turned, again, layout, "nk", by_ends)
-    for g, (start, count) in enumerate(zip(starts, counts, strict=True)):
+    for g, (start, count) in groups:
         rows = slice(start, start + count)
         expected = a[rows].float() @ b[g].float().T
         assert difference(d[rows], expected) < (FP8_DIFFERENCE if fp8 else BF16_DIFFERENCE)
@@ -211,13 +232,13 @@ def test_contiguous_groups(by_ends: bool, fp8: bool, n: int, k: int) -> None:
             assert torch.equal(early, d)
 
 
-@pytest.mark.parametrize(("groups", "expected_m"), [(1, 1024), (6, 300), (32, 20)])
+@pytest.mark.parametrize(("groups", "expected_m"), MASKED)
 @pytest.mark.parametrize("fp8", [True, False])
 def test_masked_groups(groups: int, expected_m: int, fp8: bool) -> None:
     import deep_gemm
 
-    most, n, k = 1536, 2048, 1536
-    counts = [int(expected_m * random.uniform(0.7, 1.3)) for _ in range(groups)]
+    most, n, k = 1536, MASKED_N, MASKED_K
+    counts = [int(expected_m * (0.7 + 0.6 * g / groups)) for g in range(groups)]
     counts[-1] = 0 if groups > 1 else counts[-1]
     a, b, d = normal(groups, most, k), normal(groups, n, k), empty(groups, most, n)
     masked_m = int32(counts)
@@ -243,14 +264,14 @@ def test_masked_groups(groups: int, expected_m: int, fp8: bool) -> None:
 # --- Groups along K -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sizes", [[1024, 896, 0, 1408], [0, 0, 2048], [128] * 6], ids=str)
+@pytest.mark.parametrize("sizes", SLICES_OF_K, ids=str)
 def test_k_groups(sizes: list[int]) -> None:
     import deep_gemm
 
-    m, n, groups = 768, 2048, len(sizes)
+    m, n, groups = SLICES_M, SLICES_N, len(sizes)
     on_device = int32(sizes)
     a, b = normal(sum(sizes), m), normal(sum(sizes), n)
-    before = 32 * torch.randn(groups, m, n, device="cuda")
+    before = 32 * torch.randn(groups, m, n, device=DEVICE)
     xs, ys = a.split(sizes), b.split(sizes)
     expected = before + torch.stack([x.float().T @ y.float() for x, y in zip(xs, ys, strict=True)])
     d = before.clone()
@@ -273,15 +294,15 @@ def test_k_groups(sizes: list[int]) -> None:
     deep_gemm.k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(*flat, results["early"], sizes)
     for d in results.values():
         assert difference(d, expected) < FP8_DIFFERENCE
-        assert torch.equal(d, results["nt"])
+    assert torch.equal(results["early"], results["nt"])
 
 
 def test_k_groups_of_any_size_share_a_kernel() -> None:
     import deep_gemm
 
     def one(k: int) -> None:
-        a, b = tokens(normal(256, k)), tokens(normal(384, k))
-        d = torch.zeros(1, 256, 384, device="cuda")
+        a, b = (tokens(normal(rows, k)) for rows in ANY_K)
+        d = torch.zeros(1, *ANY_K, device=DEVICE)
         flat = [(x8.flatten(), scale.T) for x8, scale in (a, b)]
         deep_gemm.k_grouped_wgrad_gemm_fp8_fp8_fp32_nt(*flat, d, [k])
 
@@ -290,91 +311,3 @@ def test_k_groups_of_any_size_share_a_kernel() -> None:
     for k in range(128, 2048, 128):
         one(k)
     assert gemmgen.stats()["loads"] == loads
-
-
-# --- Layouts, times, settings -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize(("mn", "k"), [(4097, 7168), (4096, 128), (8192, 7296)])
-def test_layouts(groups: int, mn: int, k: int) -> None:
-    import deep_gemm
-
-    sf = torch.rand(groups, mn, -(-k // 128), device="cuda")
-    sf = sf[0] if groups == 1 else sf
-    for given in (sf, sf.mT.contiguous().mT):
-        laid = deep_gemm.get_mn_major_tma_aligned_tensor(given)
-        assert torch.equal(laid, sf)
-        assert laid.stride()[-2:] == (1, deep_gemm.get_tma_aligned_size(mn, 4))
-    powers = deep_gemm.ceil_to_ue8m0(sf)
-    packed = deep_gemm.get_mn_major_tma_aligned_packed_ue8m0_tensor(powers)
-    on_cpu = deep_gemm.get_mn_major_tma_aligned_packed_ue8m0_tensor(powers.cpu())
-    assert torch.equal(packed.cpu(), on_cpu)
-    assert packed.stride() == on_cpu.stride()
-
-
-def test_times() -> None:
-    import deep_gemm
-    from deep_gemm.testing import bench, bench_kineto, get_arch_major
-
-    assert get_arch_major() == 9
-    a8, b8, d = tokens(normal(4096, 4096)), blocks(normal(4096, 4096)), empty(4096, 4096)
-
-    def call() -> None:
-        deep_gemm.fp8_gemm_nt(a8, b8, d)
-
-    of_kernel, of_transpose, of_nothing = bench_kineto(
-        call, ("fp8_gemm", "transpose", "nvjet"), num_tests=10, suppress_kineto_output=True
-    )
-    least = 2 * 4096**3 / 2e15  # no Hopper GPU has 2 PFLOPS of FP8
-    assert least < of_kernel < 10e-3
-    assert 0 < of_transpose < of_kernel
-    assert of_nothing == 0
-    assert of_kernel < bench(call, high_precision=True) < 10e-3
-
-
-def test_settings() -> None:
-    import deep_gemm
-
-    a, b = normal(512, 1024), normal(768, 1024)
-    a8, b8, d = tokens(a), blocks(b), empty(512, 768)
-    deep_gemm.fp8_gemm_nt(a8, b8, d)
-    everything = deep_gemm.get_num_sms()
-    assert everything == torch.cuda.get_device_properties(0).multi_processor_count
-    try:
-        deep_gemm.set_num_sms(everything // 2)
-        deep_gemm.set_pdl(True)
-        fewer = empty(512, 768)
-        deep_gemm.fp8_gemm_nt(a8, b8, fewer)
-    finally:
-        deep_gemm.set_num_sms(everything)
-        deep_gemm.set_pdl(False)
-    assert difference(fewer, a @ b.T) < FP8_DIFFERENCE
-    with pytest.raises(gemmgen.LaunchError):
-        deep_gemm.set_num_sms(everything + 1)
-    deep_gemm.set_compile_mode(1)
-    d.fill_(MARK)
-    deep_gemm.fp8_gemm_nt(a8, b8, d)
-    assert (d == MARK).all()
-    deep_gemm.set_compile_mode(0)
-    gemmgen.seal()  # what was compiled is there
-    a8 = a8[0], deep_gemm.get_mn_major_tma_aligned_tensor(a8[1])
-    deep_gemm.fp8_gemm_nt(a8, b8, d)
-    assert difference(d, a @ b.T) < FP8_DIFFERENCE
-
-
-def test_a_graph() -> None:
-    import deep_gemm
-
-    a, b = normal(4, 256, 512), normal(4, 384, 512)
-    a8, b8, d, counts = tokens(a), blocks(b), empty(4, 256, 384), int32([1, 2, 3, 4])
-    a8 = a8[0], deep_gemm.get_mn_major_tma_aligned_tensor(a8[1])
-    deep_gemm.fp8_m_grouped_gemm_nt_masked(a8, b8, d, counts, 64)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        deep_gemm.fp8_m_grouped_gemm_nt_masked(a8, b8, d, counts, 64)
-    counts.copy_(int32([256, 0, 100, 7]))
-    graph.replay()
-    for g, count in enumerate((256, 0, 100, 7)):
-        expected = a[g, :count].float() @ b[g].float().T
-        assert difference(d[g, :count], expected) < FP8_DIFFERENCE
