@@ -46,9 +46,12 @@ def main() -> None:
         return
     import torch
 
+    from gemmgen.runtime import launcher
+
     about = {
         **{"device": torch.cuda.get_device_name(), "mode": "host_time", "run": new_run()},
-        **{"cpu": cpu(), "versions": {"gemmgen": __version__, **package_versions()}},
+        **{"cpu": cpu(), "launcher": "c" if launcher.find().module else "ctypes"},
+        **{"versions": {"gemmgen": __version__, **package_versions()}},
     }
     lines = [*host_times(asked.rounds, asked.calls), *first_call_lines()]
     append(results_file("host-time", about["device"]), [{**about, **line} for line in lines])

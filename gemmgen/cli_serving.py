@@ -45,10 +45,13 @@ Out = Annotated[
 def warmup(spec: SpecFile, m: Range = "1:16384", sms: Sms = None, as_json: AsJson = False) -> None:
     """Build every kernel that calls with these specs take, into the cache. Needs no GPU."""
     from gemmgen.build import build_plans
+    from gemmgen.runtime import launcher
 
+    launcher.start()
     plans = _plans(spec, m, sms)
     with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
+    launcher.find()
     built = [outcome for outcome in outcomes if not isinstance(outcome, GemmgenError)]
     if as_json:
         print_json({"m": m, "kernels": [_record(build) for build in built]})

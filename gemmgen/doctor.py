@@ -42,6 +42,7 @@ def examine() -> list[Finding]:
         *_devices(),
         _torch(),
         _cache(),
+        _launcher(),
     ]
 
 
@@ -122,6 +123,18 @@ def _cache() -> Finding:
         return Finding("cache", "found", text)
     fix = "set GEMMGEN_CACHE_DIR to a folder that you may write"
     return Finding("cache", "absent", f"{text}; not writable, nothing is kept", fix)
+
+
+def _launcher() -> Finding:
+    from gemmgen.runtime import launcher
+
+    module, text = launcher.find()
+    if module is not None:
+        return Finding("launcher", "found", f"compiled, at {text}")
+    fix = "install a C compiler and the headers of Python (gcc, python3-dev)"
+    return Finding(
+        "launcher", "absent", f"launches go through ctypes, which is slower: {text}", fix
+    )
 
 
 def _writable(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gemmgen.runtime import driver, streams
+from gemmgen.runtime import driver, launcher, streams
 from gemmgen.runtime.tensor_map import encode
 
 
@@ -112,6 +112,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandInDriver:
         if not name.startswith("_"):
             monkeypatch.setattr(driver, name, getattr(stand_in, name))
     monkeypatch.setattr(streams, "current_stream", lambda index: 100 + index)
+    monkeypatch.setattr(launcher, "_found", launcher.Found(None, "handles are words here"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")

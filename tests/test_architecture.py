@@ -48,7 +48,9 @@ ROOMS: dict[str, set[str]] = {
         *("artifact", "cache", "bundle", "counters", "sealing", "target"),
     },
     "export": {"errors", "plan", "render", "artifact", *AXES},
-    "runtime": {"errors", "plan", "artifact", "counters", *AXES},
+    "runtime": {
+        *("errors", "plan", "artifact", "cache", "counters", "sealing", "toolchain", *AXES),
+    },
     "quantise": {
         *("errors", "plan", "render", "build", "artifact", "runtime", "toolchain", *AXES),
     },
@@ -93,7 +95,7 @@ ROOMS: dict[str, set[str]] = {
         *("cli_json", "cli_progress"),
     },
     "cli_serving": {
-        *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "target"),
+        *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "runtime", "target"),
         *("cli_json", "cli_progress"),
     },
     "cli_sweep": {"research"},
@@ -119,7 +121,7 @@ GUESTS = {
     "jinja2": {"render", "research"},
     "elftools": {"sass_patch"},
     # toolchain: the store of `gemmgen toolchain install` lies in the cache folder, under a lock.
-    "filelock": {"cache", "toolchain", "research"},
+    "filelock": {"cache", "toolchain", "runtime", "research"},
     "platformdirs": {"cache", "toolchain", "tuned"},
     "typer": {
         *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
@@ -135,6 +137,7 @@ GUESTS = {
 }
 LAZY = {
     *{("doctor", "cuda"), ("doctor", "runtime"), ("render", "jinja2"), ("cache", "filelock")},
+    ("runtime", "filelock"),
     *{
         ("toolchain", "filelock"),
         ("toolchain", "platformdirs"),

@@ -18,6 +18,7 @@ from stand_ins import Compilers
 from gemmgen import artifact, cli, doctor
 from gemmgen.cache import CacheWarning
 from gemmgen.errors import CompilerNotFoundError
+from gemmgen.runtime import launcher
 from gemmgen.version import __version__
 
 SPEC = """\
@@ -308,6 +309,23 @@ def test_doctor_is_1_without_a_compiler_and_says_what_mends_it(
     assert code == 1
     assert "missing  toolchain  no ptxas was found\n" in out
     assert "to mend it: pip install it" in out
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        (launcher.Found(object(), "x.so"), "found", "compiled, at x.so"),
+        (launcher.Found(None, "no C compiler"), "absent", "ctypes, which is slower: no C compiler"),
+    ],
+)
+def test_doctor_tells_which_launcher_there_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, found: launcher.Found, status: str, said: str
+) -> None:
+    monkeypatch.setattr(launcher, "_found", found)
+    findings = json.loads(run("doctor", "--json")[1])["findings"]
+    (about,) = (finding for finding in findings if finding["topic"] == "launcher")
+    assert about["status"] == status
+    assert said in about["text"]
 
 
 @pytest.mark.parametrize(

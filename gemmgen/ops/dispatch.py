@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from gemmgen.numerics import to_m_major
 from gemmgen.ops.request import Request, describe, read_request
 from gemmgen.plan import KernelPlan, TensorArgument
 from gemmgen.plan_sets import REMEMBERED_PLANS, choose_plan
-from gemmgen.runtime import driver, streams
+from gemmgen.runtime import driver, launcher, streams
 from gemmgen.runtime.arguments import identity
 from gemmgen.runtime.kernel import GemmKernel
 from gemmgen.runtime.launch import Launch
@@ -36,7 +36,7 @@ from gemmgen.target import H200, Target
 
 REMEMBERED_LAUNCHES = 4096  # about 3 KB each
 
-_launches: dict[tuple[Any, ...], Launch] = {}
+_launches: dict[tuple[Any, ...], Callable[[], None]] = {}
 _kernels: dict[tuple[str, str], GemmKernel] = {}  # by name and request
 _locks: dict[tuple[str, str], threading.Lock] = {}
 _num_sms: int | None = None
@@ -125,7 +125,7 @@ def _prepare(
     rows: int | None,
     num_sms: int | None,
     epilogue: tuple[str, ...],
-) -> tuple[Launch, tuple[torch.Tensor, ...]]:
+) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
     """A launch, and the copies of scales that it reads: they must live until it is enqueued."""
     request = read_request(grouping, named, named["d"].dtype, rows, _pdl, epilogue)
     if 0 in named["d"].shape:
@@ -191,6 +191,7 @@ def kernel_for(plan: KernelPlan, device: int) -> GemmKernel:
                 with driver.current(driver.primary_context(device)):
                     fix = "gemmgen.ops.warmup, or one such call, before the capture"
                     refuse_capture(streams.current_stream(device), plan.name, device, fix)
+                launcher.start()
                 kernel = GemmKernel(build_plan(plan).artifact)
                 kernel.load(device)
                 _kernels[key] = kernel

@@ -134,11 +134,17 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 
 @cache
-def _c_function(name: str) -> Any:
-    """A function of the driver, called with plain numbers: half of what cuda-bindings takes."""
+def entry_point(name: str) -> int:
+    """The address of a function of the driver."""
     status, address, _ = cuda.cuGetProcAddress(name.encode(), OLDEST_DRIVER, 0)
     _checked((status,), f"the driver has no {name}", DeviceError)
-    return ctypes.CFUNCTYPE(_ENUM, *_PROTOTYPES[name])(int(address))
+    return int(address)
+
+
+@cache
+def _c_function(name: str) -> Any:
+    """A function of the driver, called with plain numbers: half of what cuda-bindings takes."""
+    return ctypes.CFUNCTYPE(_ENUM, *_PROTOTYPES[name])(entry_point(name))
 
 
 # --- Code ---------------------------------------------------------------------------------------
@@ -299,7 +305,7 @@ def launch(function: Function, config: LaunchConfig, params: int, name: str) -> 
     """
     status = _c_function("cuLaunchKernelEx")(config.getPtr(), function, params, None)
     if status != 0:
-        _refuse_launch(cuda.CUresult(status), name)
+        refuse_launch(status, name)
 
 
 # A GPU reports these late, to whoever calls next (CUDA Driver API, CUresult).
@@ -313,7 +319,9 @@ _FAULTS = frozenset(
 )
 
 
-def _refuse_launch(status: Any, name: str) -> NoReturn:
+def refuse_launch(number: int, name: str) -> NoReturn:
+    """Raise LaunchError for the status of a launch."""
+    status = cuda.CUresult(number)
     if status in _FAULTS:
         raise LaunchError(
             "a kernel that was enqueued earlier failed; this one was not launched",

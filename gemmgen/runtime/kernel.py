@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from gemmgen.artifact import Artifact
 from gemmgen.counters import count
 from gemmgen.errors import DeviceError
-from gemmgen.runtime import driver, streams
+from gemmgen.runtime import driver, launcher, streams
 from gemmgen.runtime.arguments import Arguments, common_device, identity
 from gemmgen.runtime.call import Form, count_ctas, form_of, marshal, with_equal_rows
 from gemmgen.runtime.launch import Launch, LoadedKernel
@@ -34,7 +34,7 @@ class GemmKernel:
         self.name = artifact.name
         self._artifact = artifact
         self._arguments = Arguments(artifact.plan)
-        self._launches: dict[tuple[Any, ...], Launch] = {}
+        self._launches: dict[tuple[Any, ...], Callable[[], None]] = {}
         self._forms: dict[tuple[Any, ...], Form] = {}
         self._loaded: dict[int, LoadedKernel] = {}
         self._loading = threading.Lock()
@@ -65,7 +65,9 @@ class GemmKernel:
         """
         self.launch_for(tensors, num_sms)()
 
-    def launch_for(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
+    def launch_for(
+        self, tensors: Sequence[torch.Tensor], num_sms: int | None
+    ) -> Callable[[], None]:
         """What a call launches, from the last calls where it can be; the caller keeps the tensors.
 
         Raises what a call raises.
@@ -75,13 +77,13 @@ class GemmKernel:
         except (AttributeError, RuntimeError):  # no tensor, or none in memory: `_prepare` says so
             launch = None
         if launch is None:
-            launch = self._prepare(tensors, num_sms)
+            launch = self._prepare(tensors, num_sms).compiled()
             if len(self._launches) >= REMEMBERED_CALLS:
                 self._launches.clear()
             self._launches[num_sms, identity(tensors)] = launch
         return launch
 
-    def bind(self, *tensors: torch.Tensor, num_sms: int | None = None) -> Launch:
+    def bind(self, *tensors: torch.Tensor, num_sms: int | None = None) -> Callable[[], None]:
         """All that a call does before its launch, done once: calling the result only launches.
 
         It holds on to the tensors; what is in them may change between launches. Raises what a
@@ -89,7 +91,7 @@ class GemmKernel:
         """
         launch = self._prepare(tensors, num_sms)
         launch.tensors = tensors
-        return launch
+        return launch.compiled()
 
     def _prepare(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
         views = self._arguments.views(tensors)
@@ -127,6 +129,7 @@ class GemmKernel:
                 _require_hopper(index)
                 self._loaded[index] = self._load_into(driver.primary_context(index), index)
                 count("loads")
+                launcher.find()  # compiled now rather than by the first call
         return self._loaded[index]
 
     def _load_into(self, context: driver.Context, index: int) -> LoadedKernel:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 
 from gemmgen.errors import DeviceError
 from gemmgen.plan import Launch as Geometry
-from gemmgen.runtime import driver, streams
+from gemmgen.runtime import driver, launcher, streams
 from gemmgen.runtime.loading import launch_in
 
 REMEMBERED_CONFIGS = 1024  # grids on streams: streams come and go
@@ -100,3 +101,20 @@ class Launch:
             return
         config = loaded.config(self._ctas, streams.current_stream(loaded.index))
         launch_in(loaded.context, loaded.function, config, self._params, loaded.name)
+
+    def refuse(self, status: int) -> NoReturn:
+        """Raise LaunchError for what the driver answered to this launch."""
+        driver.refuse_launch(status, self._loaded.name if self._loaded else "")
+
+    def compiled(self) -> Callable[[], None]:
+        """The same launch by the compiled launcher, or this one where there is none."""
+        loaded, module = self._loaded, launcher.find().module
+        if loaded is None or module is None:
+            return self
+        config = loaded.config(self._ctas, stream=0)
+        launch: Callable[[], None] = module.Launch(
+            *(self, config, streams.current_stream, (loaded.index,), config.getPtr()),
+            *map(driver.entry_point, ("cuLaunchKernelEx", "cuCtxGetCurrent")),
+            *(loaded.context, loaded.function, self._params),
+        )
+        return launch

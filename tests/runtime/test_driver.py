@@ -59,6 +59,11 @@ def test_an_old_driver(monkeypatch) -> None:
         driver.initialize()
 
 
+def forget_entry_points() -> None:
+    driver.entry_point.cache_clear()
+    driver._c_function.cache_clear()
+
+
 @pytest.fixture
 def serve(monkeypatch):
     """Put a Python function in the place of one of the driver's, as C calls it."""
@@ -71,9 +76,9 @@ def serve(monkeypatch):
         result = (driver.SUCCESS, address, cuda.CUdriverProcAddressQueryResult(0))
         monkeypatch.setattr(cuda, "cuGetProcAddress", lambda symbol, version, flags: result)
 
-    driver._c_function.cache_clear()
+    forget_entry_points()
     yield serve
-    driver._c_function.cache_clear()
+    forget_entry_points()
 
 
 @pytest.mark.parametrize(
