@@ -24,8 +24,7 @@ from gemmgen.numerics import to_m_major
 from gemmgen.ops.request import Request, describe, read_request
 from gemmgen.plan import KernelPlan, TensorArgument
 from gemmgen.plan_sets import REMEMBERED_PLANS, choose_plan
-from gemmgen.runtime import driver, launcher, streams
-from gemmgen.runtime.arguments import identity
+from gemmgen.runtime import driver, identity, launcher, streams
 from gemmgen.runtime.kernel import GemmKernel
 from gemmgen.runtime.launch import Launch
 from gemmgen.runtime.layout import LAYOUTS, TensorView
@@ -88,7 +87,7 @@ def run(
     if num_sms is None:
         num_sms = _num_sms
     try:
-        key = (grouping, rows, num_sms, _pdl, *(epilogue or ()), identity(tensors))
+        key = (grouping, rows, num_sms, _pdl, *(epilogue or ()), identity.of(tensors))
         launch = _launches.get(key)
     except (AttributeError, RuntimeError):  # no tensors, or none that lie in memory
         key, launch = None, None

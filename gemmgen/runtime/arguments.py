@@ -1,14 +1,13 @@
 """Whether the tensors of a call are what the kernel was built for.
 
-`identity` runs on every call; all else runs when a combination of tensors is seen for the first
-time. Words are made when a check fails.
+Asked when a combination of tensors is seen for the first time. Words are made when a check fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -37,19 +36,6 @@ class Rule:
         return cls(
             argument.name, dtype, argument.shape, layout, argument.written, argument.in_place
         )
-
-
-def identity(tensors: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
-    """Tensors of one identity are the same to a kernel: addresses tell devices apart, too.
-
-    Raises AttributeError for what is no tensor, RuntimeError for one that does not lie in memory.
-    """
-    return tuple(
-        [
-            None if t is None else (t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_neg())
-            for t in tensors
-        ]
-    )
 
 
 class Arguments:

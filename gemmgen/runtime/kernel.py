@@ -11,8 +11,8 @@ import torch
 from gemmgen.artifact import Artifact
 from gemmgen.counters import count
 from gemmgen.errors import DeviceError
-from gemmgen.runtime import driver, launcher, streams
-from gemmgen.runtime.arguments import Arguments, common_device, identity
+from gemmgen.runtime import driver, identity, launcher, streams
+from gemmgen.runtime.arguments import Arguments, common_device
 from gemmgen.runtime.call import Form, count_ctas, form_of, marshal, with_equal_rows
 from gemmgen.runtime.launch import Launch, LoadedKernel
 from gemmgen.runtime.layout import TensorView
@@ -73,14 +73,14 @@ class GemmKernel:
         Raises what a call raises.
         """
         try:
-            launch = self._launches.get((num_sms, identity(tensors)))
+            launch = self._launches.get((num_sms, identity.of(tensors)))
         except (AttributeError, RuntimeError):  # no tensor, or none in memory: `_prepare` says so
             launch = None
         if launch is None:
             launch = self._prepare(tensors, num_sms).compiled()
             if len(self._launches) >= REMEMBERED_CALLS:
                 self._launches.clear()
-            self._launches[num_sms, identity(tensors)] = launch
+            self._launches[num_sms, identity.of(tensors)] = launch
         return launch
 
     def bind(self, *tensors: torch.Tensor, num_sms: int | None = None) -> Callable[[], None]:
@@ -129,7 +129,7 @@ class GemmKernel:
                 _require_hopper(index)
                 self._loaded[index] = self._load_into(driver.primary_context(index), index)
                 count("loads")
-                launcher.find()  # compiled now rather than by the first call
+                identity.use(launcher.find().module)  # compiled now rather than by the first call
         return self._loaded[index]
 
     def _load_into(self, context: driver.Context, index: int) -> LoadedKernel:

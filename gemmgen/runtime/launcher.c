@@ -1,9 +1,11 @@
-// What a bound launch does, without ctypes: `launcher.py` compiles this where a C compiler is. All else
-// (another context, a refusal) is left to the launch in Python that every one of these holds.
+// What every call does, in C: `launcher.py` compiles this where a C compiler is. All that is unusual
+// is left to Python: each object here holds its equal there.
 
 #define Py_LIMITED_API 0x030a0000
 #include <Python.h>
 #include <structmember.h>
+
+// ---- The launch -------------------------------------------------------------------------------
 
 // What of cuda.h (CUDA 12.0) is used, so that it need not be there.
 typedef struct {
@@ -100,14 +102,16 @@ static int launch_clear(PyObject* object) {
   return 0;
 }
 
-static void launch_dealloc(PyObject* object) {
+static void release(PyObject* object, inquiry clear) {
   PyTypeObject* type = Py_TYPE(object);
   PyObject_GC_UnTrack(object);
-  launch_clear(object);
-  freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-  release(object);
+  clear(object);
+  freefunc give_back = (freefunc)PyType_GetSlot(type, Py_tp_free);
+  give_back(object);
   Py_DECREF(type);
 }
+
+static void launch_dealloc(PyObject* object) { release(object, launch_clear); }
 
 static PyMemberDef launch_members[] = {
     {"python", T_OBJECT_EX, offsetof(Launch, python), READONLY, "The same launch in Python."},
@@ -124,12 +128,159 @@ static PyType_Spec launch_spec = {
     launch_slots,
 };
 
-static int execute(PyObject* module) {
-  PyObject* type = PyType_FromSpec(&launch_spec);
+// ---- The identity of tensors ------------------------------------------------------------------
+
+enum { MOST_TENSORS = 16, MOST_AXES = 4, WORDS = 2 + 2 * MOST_AXES };
+
+// What of dlpack.h (version 1) is used.
+enum { FLOAT = 2, BFLOAT = 4 };  // types of elements: not those of 8 bits
+typedef struct {
+  void* data;
+  int32_t device[2], axes;
+  struct {
+    uint8_t code, bits;
+    uint16_t lanes;
+  } dtype;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+} DLTensor;
+typedef struct {
+  uint32_t major, minor;
+  void* previous;
+  void *allocate, *managed_from_object, *managed_to_object;
+  int (*tensor_from_object)(void*, DLTensor*);
+} ExchangeApi;
+
+typedef struct {
+  PyObject_HEAD
+  PyObject* python;    // the same in Python, for tensors that have a say in what they are
+  PyObject* exchange;  // the capsule of `api`
+  PyObject* is_neg;
+  PyObject *tensor, *parameter;  // the types that are looked into
+  const ExchangeApi* api;
+} Identity;
+
+static PyObject* identity_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  PyObject *python, *exchange, *is_neg, *tensor, *parameter;
+  if (kwargs != NULL && PyDict_Size(kwargs) != 0) {
+    PyErr_SetString(PyExc_TypeError, "Identity takes no keywords");
+    return NULL;
+  }
+  if (!PyArg_ParseTuple(args, "OOOOO", &python, &exchange, &is_neg, &tensor, &parameter)) {
+    return NULL;
+  }
+  const ExchangeApi* api = PyCapsule_GetPointer(exchange, "dlpack_exchange_api");
+  if (api == NULL) return NULL;
+  if (api->major != 1) {
+    return PyErr_Format(PyExc_ImportError, "DLPack %u instead of 1", (unsigned)api->major);
+  }
+  allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+  Identity* self = (Identity*)allocate(type, 0);
+  if (self == NULL) return NULL;
+  self->python = Py_NewRef(python);
+  self->exchange = Py_NewRef(exchange);
+  self->is_neg = Py_NewRef(is_neg);
+  self->tensor = Py_NewRef(tensor);
+  self->parameter = Py_NewRef(parameter);
+  self->api = api;
+  return (PyObject*)self;
+}
+
+// Writes what a kernel sees of a tensor; how many words, 0: Python has to look, -1: an exception.
+static Py_ssize_t describe(Identity* self, PyObject* object, uint64_t* words) {
+  if (object == Py_None) {
+    words[0] = UINT64_MAX;  // no address
+    return 1;
+  }
+  PyObject* type = (PyObject*)Py_TYPE(object);
+  if (type != self->tensor && type != self->parameter) return 0;
+  DLTensor tensor;
+  if (self->api->tensor_from_object(object, &tensor) != 0) {
+    PyErr_Clear();  // sparse, or not in memory: Python knows how to say so
+    return 0;
+  }
+  if (tensor.axes > MOST_AXES) return 0;
+  // Only the imaginary part of a conjugate is negated by a bit: DLPack does not tell.
+  if (tensor.dtype.code == FLOAT || tensor.dtype.code == BFLOAT) {
+    PyObject* negated = PyObject_CallFunctionObjArgs(self->is_neg, object, NULL);
+    if (negated == NULL) return -1;
+    int plain = negated == Py_False;
+    Py_DECREF(negated);
+    if (!plain) return 0;
+  }
+  words[0] = (uint64_t)(uintptr_t)tensor.data + tensor.byte_offset;
+  words[1] = (uint64_t)tensor.axes << 32 | (uint64_t)tensor.dtype.code << 24 |
+             (uint64_t)tensor.dtype.bits << 16 | tensor.dtype.lanes;
+  for (int32_t axis = 0; axis < tensor.axes; ++axis) {
+    words[2 + 2 * axis] = (uint64_t)tensor.shape[axis];
+    words[3 + 2 * axis] = (uint64_t)tensor.strides[axis];
+  }
+  return 2 + 2 * tensor.axes;
+}
+
+static PyObject* identity_call(PyObject* object, PyObject* args, PyObject* kwargs) {
+  Identity* self = (Identity*)object;
+  uint64_t words[MOST_TENSORS * WORDS];
+  PyObject* tensors = PyTuple_Size(args) == 1 ? PyTuple_GetItem(args, 0) : NULL;
+  if (tensors == NULL || !PyTuple_Check(tensors) || PyTuple_Size(tensors) > MOST_TENSORS) {
+    return PyObject_Call(self->python, args, kwargs);
+  }
+  Py_ssize_t count = PyTuple_Size(tensors), used = 0;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    Py_ssize_t more = describe(self, PyTuple_GetItem(tensors, i), words + used);
+    if (more < 0) return NULL;
+    if (more == 0) return PyObject_Call(self->python, args, kwargs);
+    used += more;
+  }
+  return PyBytes_FromStringAndSize((const char*)words, used * (Py_ssize_t)sizeof *words);
+}
+
+static int identity_traverse(PyObject* object, visitproc visit, void* arg) {
+  Identity* self = (Identity*)object;
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(self->python);
+  Py_VISIT(self->exchange);
+  Py_VISIT(self->is_neg);
+  Py_VISIT(self->tensor);
+  Py_VISIT(self->parameter);
+  return 0;
+}
+
+static int identity_clear(PyObject* object) {
+  Identity* self = (Identity*)object;
+  Py_CLEAR(self->python);
+  Py_CLEAR(self->exchange);
+  Py_CLEAR(self->is_neg);
+  Py_CLEAR(self->tensor);
+  Py_CLEAR(self->parameter);
+  return 0;
+}
+
+static void identity_dealloc(PyObject* object) { release(object, identity_clear); }
+
+static PyType_Slot identity_slots[] = {
+    {Py_tp_new, identity_new},           {Py_tp_call, identity_call},
+    {Py_tp_traverse, identity_traverse}, {Py_tp_clear, identity_clear},
+    {Py_tp_dealloc, identity_dealloc},   {0, NULL},
+};
+static PyType_Spec identity_spec = {
+    "gemmgen_launcher.Identity", sizeof(Identity), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    identity_slots,
+};
+
+// ---- The module -------------------------------------------------------------------------------
+
+static int add(PyObject* module, const char* name, PyType_Spec* spec) {
+  PyObject* type = PyType_FromSpec(spec);
   if (type == NULL) return -1;
-  int status = PyModule_AddObjectRef(module, "Launch", type);
+  int status = PyModule_AddObjectRef(module, name, type);
   Py_DECREF(type);
   return status;
+}
+
+static int execute(PyObject* module) {
+  if (add(module, "Launch", &launch_spec) != 0) return -1;
+  return add(module, "Identity", &identity_spec);
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, execute}, {0, NULL}};

@@ -1,7 +1,7 @@
 """The compiled launcher: `launcher.c`, built once for a user where a C compiler is.
 
-ctypes takes as long again as the driver does for a launch. Nothing depends on it: without a
-compiler, without the headers of Python, or when anything fails, launches go through ctypes.
+It does in C what every call does. Nothing depends on it: without a compiler, without the headers of
+Python, or when anything fails, Python and ctypes do the same.
 """
 
 from __future__ import annotations

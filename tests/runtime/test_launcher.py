@@ -13,12 +13,16 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from cuda.bindings import driver as cuda
+from stand_in_gpus import OnGpu, on_gpu
 
 from gemmgen import LaunchError, plan, seal, unseal
-from gemmgen.runtime import driver, launcher, streams
+from gemmgen.runtime import driver, identity, launcher, streams
+from gemmgen.runtime.kernel import GemmKernel
 from gemmgen.runtime.launch import Launch, LoadedKernel
 
 HERE = Path(__file__).parent
@@ -216,6 +220,95 @@ def test_a_launch_keeps_what_it_needs_and_no_more(stub, launcher_used) -> None:
 def test_nothing_to_launch_stays_in_python(launcher_used) -> None:
     nothing = Launch.of_nothing()
     assert nothing.compiled() is nothing
+
+
+# --- What a call is remembered by ---------------------------------------------------------------
+
+
+@pytest.fixture
+def identity_used(launcher_used, monkeypatch) -> bool:
+    """Whether tensors are looked at in C."""
+    monkeypatch.setattr(identity, "of", identity.in_python)
+    identity.use(launcher.find().module)
+    in_c = identity.of is not identity.in_python
+    assert in_c == (launcher_used == "c")
+    return in_c
+
+
+def tensors_that_differ() -> list[torch.Tensor | None]:
+    memory = torch.zeros(64, 64)
+    fp8 = memory.view(torch.float8_e4m3fn)
+    return [
+        *(None, memory, memory[1:], memory[:, :32], memory[:32], memory.T, memory.view(64, 8, 8)),
+        *(memory.view(torch.int32), fp8, fp8.view(torch.float8_e5m2), fp8.view(torch.uint8)),
+        *(fp8.view(torch.int8), memory.bfloat16(), memory.half(), torch.zeros(()), torch.zeros(0)),
+        *(memory.view(torch.bool), memory.as_strided((64, 64), (32, 1)), torch.zeros(0, 8)),
+        torch.zeros(2, 2, dtype=torch.complex64).conj().imag,  # negated by a bit
+        torch.nn.Parameter(torch.zeros(8)),
+        memory.view(2, 2, 4, 4, 64),  # more axes than C looks at
+    ]
+
+
+def test_tensors_of_one_identity(identity_used: bool) -> None:
+    tensors = tensors_that_differ()
+    seen = {identity.of((tensor,)) for tensor in tensors}
+    assert len(seen) == len(tensors)
+    again = [t if t is None or t.is_neg() else t.view(t.shape) for t in tensors]
+    assert {identity.of((tensor,)) for tensor in again} == seen
+    assert identity.of(tuple(tensors[:9])) == identity.of(tuple(again[:9]))
+    assert identity.of((tensors[1], None)) != identity.of((None, tensors[1]))
+    assert isinstance(identity.of(tuple(tensors[:9])), bytes) == identity_used
+
+
+def test_a_tensor_that_changes_has_another_identity(identity_used: bool) -> None:
+    tensor = torch.zeros(4, 8)
+    seen = {identity.of((tensor,))}
+    for change in (lambda: tensor.t_(), lambda: tensor.resize_(2, 8), lambda: tensor.set_()):
+        change()
+        seen.add(identity.of((tensor,)))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        (torch.zeros(2, 2).as_subclass(type("Sub", (torch.Tensor,), {})),),
+        tuple(torch.zeros(2) for _ in range(17)),
+        [torch.zeros(2)],
+        (torch.zeros(2, 2, dtype=torch.complex64).conj().imag,),
+    ],
+)
+def test_unusual_tensors_are_left_to_python(identity_used: bool, tensors) -> None:
+    assert identity.of(tensors) == identity.in_python(tensors)
+
+
+@pytest.mark.parametrize("wrong", [1, "a", torch.zeros(2, 2).to_sparse()])
+def test_what_is_no_tensor_in_memory(identity_used: bool, wrong) -> None:
+    with pytest.raises((AttributeError, RuntimeError)):
+        identity.of((wrong,))
+
+
+def test_calls_are_remembered_by_it(gpus, module, make_plan, make_tensors, monkeypatch) -> None:
+    exchange = torch.Tensor.__dlpack_c_exchange_api__
+    of = module.Identity(pytest.fail, exchange, torch.Tensor.is_neg, OnGpu, OnGpu)
+    monkeypatch.setattr(identity, "of", of)
+    plan = make_plan()
+    kernel = GemmKernel(SimpleNamespace(plan=plan, name=plan.name, cubin=b"code"))
+    first, second = on_gpu(make_tensors(64)), on_gpu(make_tensors(65))
+    for _ in range(3):
+        kernel(*first)
+        kernel(*second)
+    assert len(gpus.launches) == 6
+    assert len(gpus.encoded) == 8
+
+
+def test_looking_at_tensors_leaks_nothing(identity_used: bool) -> None:
+    tensor = torch.zeros(2, 2)
+    before = sys.getrefcount(tensor), sys.getrefcount(None)
+    for _ in range(1000):
+        identity.of((tensor, None))
+    assert sys.getrefcount(tensor) == before[0]
+    assert abs(sys.getrefcount(None) - before[1]) < 500
 
 
 # --- Where it comes from ------------------------------------------------------------------------
