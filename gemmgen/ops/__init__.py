@@ -63,13 +63,14 @@ def gemm(
     have no scales, and may be transposed views.
     `num_sms`: how many multiprocessors the kernel may use; None: what `set_num_sms` says.
     """
-    operands = (a, scale_a, b, scale_b)
-    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
-        operator = torch.ops.gemmgen.gemm
-        return call(operator, out, out_dtype, *operands, c=c, **ending, num_sms=num_sms)
+        given = (a, scale_a, b, scale_b)
+        keys: dict[str, Any] = {"bias": bias, "epilogue": epilogue, "c": c, "num_sms": num_sms}
+        return call(torch.ops.gemmgen.gemm, out, out_dtype, *given, **keys)
     out = output(out, out_dtype, a, b, c)
-    library.gemm_into(*operands, c=c, **ending, out=out, num_sms=num_sms)
+    library.gemm_into(
+        a, scale_a, b, scale_b, bias=bias, epilogue=epilogue, c=c, num_sms=num_sms, out=out
+    )
     return out
 
 
@@ -87,13 +88,14 @@ def batched_gemm(
     num_sms: int | None = None,
 ) -> torch.Tensor:
     """D [G, M, N] = A [G, M, K] B [G, N, K]^T of every group; see `gemm`."""
-    operands = (a, scale_a, b, scale_b)
-    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
-        operator = torch.ops.gemmgen.batched_gemm
-        return call(operator, out, out_dtype, *operands, c=c, **ending, num_sms=num_sms)
+        given = (a, scale_a, b, scale_b)
+        keys: dict[str, Any] = {"bias": bias, "epilogue": epilogue, "c": c, "num_sms": num_sms}
+        return call(torch.ops.gemmgen.batched_gemm, out, out_dtype, *given, **keys)
     out = output(out, out_dtype, a, b, c)
-    library.batched_gemm_into(*operands, c=c, **ending, out=out, num_sms=num_sms)
+    library.batched_gemm_into(
+        a, scale_a, b, scale_b, bias=bias, epilogue=epilogue, c=c, num_sms=num_sms, out=out
+    )
     return out
 
 
@@ -117,16 +119,27 @@ def grouped_gemm_contiguous(
     multiple of 128 on, -1: none; or `group_ends`, int32 [G], holds where the rows of each group
     end, any counts. Rows of no group are left as they are: undefined without `out`.
     """
-    operands = (a, scale_a, b, scale_b, group_ids)
-    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
-        operator = torch.ops.gemmgen.grouped_gemm_contiguous
-        return call(
-            operator, out, out_dtype, *operands, group_ends=group_ends, **ending, num_sms=num_sms
-        )
+        given = (a, scale_a, b, scale_b, group_ids)
+        keys: dict[str, Any] = {
+            "group_ends": group_ends,
+            "bias": bias,
+            "epilogue": epilogue,
+            "num_sms": num_sms,
+        }
+        return call(torch.ops.gemmgen.grouped_gemm_contiguous, out, out_dtype, *given, **keys)
     out = output(out, out_dtype, a, b)
     library.grouped_gemm_contiguous_into(
-        *operands, group_ends=group_ends, **ending, out=out, num_sms=num_sms
+        a,
+        scale_a,
+        b,
+        scale_b,
+        group_ids,
+        group_ends=group_ends,
+        bias=bias,
+        epilogue=epilogue,
+        num_sms=num_sms,
+        out=out,
     )
     return out
 
@@ -150,13 +163,23 @@ def grouped_gemm_masked(
     The counts are read on the GPU. `expected_rows` is how many a group will have, about: it chooses
     the kernel, any count is right. Other rows are left as they are: undefined without `out`.
     """
-    operands = (a, scale_a, b, scale_b, rows_per_group, expected_rows)
-    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
-        operator = torch.ops.gemmgen.grouped_gemm_masked
-        return call(operator, out, out_dtype, *operands, **ending, num_sms=num_sms)
+        given = (a, scale_a, b, scale_b, rows_per_group, expected_rows)
+        keys: dict[str, Any] = {"bias": bias, "epilogue": epilogue, "num_sms": num_sms}
+        return call(torch.ops.gemmgen.grouped_gemm_masked, out, out_dtype, *given, **keys)
     out = output(out, out_dtype, a, b)
-    library.grouped_gemm_masked_into(*operands, **ending, out=out, num_sms=num_sms)
+    library.grouped_gemm_masked_into(
+        a,
+        scale_a,
+        b,
+        scale_b,
+        rows_per_group,
+        expected_rows,
+        bias=bias,
+        epilogue=epilogue,
+        num_sms=num_sms,
+        out=out,
+    )
     return out
 
 
@@ -177,10 +200,10 @@ def k_grouped_gemm(
     `k_sizes`, int32 [G], holds how many elements of K each group has, in order, multiples of 128;
     it is read on the GPU. A group without any gives zeros, or C. See `gemm`.
     """
-    operands = (a, scale_a, b, scale_b, k_sizes)
     if is_seen_by_torch(a, b):
-        operator = torch.ops.gemmgen.k_grouped_gemm
-        return call(operator, out, out_dtype, *operands, c=c, num_sms=num_sms)
+        given = (a, scale_a, b, scale_b, k_sizes)
+        keys: dict[str, Any] = {"c": c, "num_sms": num_sms}
+        return call(torch.ops.gemmgen.k_grouped_gemm, out, out_dtype, *given, **keys)
     out = output(out, out_dtype, a, b, c, k_sizes)
-    library.k_grouped_gemm_into(*operands, c=c, out=out, num_sms=num_sms)
+    library.k_grouped_gemm_into(a, scale_a, b, scale_b, k_sizes, c=c, num_sms=num_sms, out=out)
     return out
