@@ -156,7 +156,7 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
         return few + _one_wave(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
         return few + _one_wave(MIDDLE_TILES, n * groups, k, sms)
-    if _a_stays(spec, problem, m, n, sms):
+    if not kept and _a_stays(spec, problem, m, n, sms):
         tiles = (A_STATIONARY, *tiles)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
