@@ -58,6 +58,10 @@ ROOMS: dict[str, set[str]] = {
         *("runtime", "numerics", *AXES),
     },
     "measure": {"errors", "artifact", "numerics", "runtime"},
+    "compat": {
+        *("errors", "spec", "plan", "plan_sets", "toolchain", "artifact", "counters", "sealing"),
+        *("numerics", "ops", "measure", *AXES),
+    },
     "tune": {"errors", "sass_patch", "measure"},
     "research": {
         *("errors", "version", "spec", "plan", "passes", "render", "build", "artifact", "cache"),
@@ -105,7 +109,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {"runtime", "quantise", "numerics", "ops", "measure", "research"},
+    "torch": {"runtime", "quantise", "numerics", "ops", "compat", "measure", "research"},
     "triton": {"research"},
     "deep_gemm": {"research"},
     "pynvml": {"measure"},

@@ -77,7 +77,7 @@ def measure(launches: Sequence[Launch], rounds: int, flush: Callable[[], None]) 
     torch.cuda.synchronize()
     try:
         return _measure_by_cupti(launches, rounds, flush)
-    except _MarkersLost:
+    except MarkersLost:
         return measure_by_events(launches, rounds, flush)
 
 
@@ -89,13 +89,33 @@ def rotated(count: int, rounds: int) -> list[int]:
 # --- CUPTI --------------------------------------------------------------------------------------
 
 
-class _MarkersLost(Exception):
+class MarkersLost(Exception):
     """CUPTI recorded nothing, or not everything."""
 
 
 def _measure_by_cupti(
     launches: Sequence[Launch], rounds: int, flush: Callable[[], None]
 ) -> list[Timing]:
+    recorded = record_by_cupti(launches, rounds, flush)
+    if not all(call for calls in recorded for call in calls):
+        raise MarkersLost
+    return [
+        Timing(
+            tuple(sum(kernel.us for kernel in call) for call in calls),
+            max(calls[0], key=lambda kernel: kernel.us).name,
+            "cupti",
+        )
+        for calls in recorded
+    ]
+
+
+def record_by_cupti(
+    launches: Sequence[Launch], rounds: int, flush: Callable[[], None], trace: str | None = None
+) -> list[list[list[Kernel]]]:
+    """The kernels of every call, in their order, for every launch; a chrome trace into a file.
+
+    Raises MarkersLost where CUPTI misses some.
+    """
     order = rotated(len(launches), rounds)
     mark = torch.zeros(1, device="cuda").cosh_
     with profile(activities=[ProfilerActivity.CUDA]) as recording:
@@ -105,25 +125,20 @@ def _measure_by_cupti(
             launches[index]()
             mark()
         torch.cuda.synchronize()
+    if trace is not None:
+        recording.export_chrome_trace(trace)
     kernels = [
         Kernel(event.name, event.time_range.start, event.time_range.elapsed_us())
         for event in recording.events()
         if event.device_type == DeviceType.CUDA
     ]
     calls = between_markers(kernels)
-    if len(calls) != len(order) or not all(calls):
-        raise _MarkersLost
+    if len(calls) != len(order):
+        raise MarkersLost
     per_launch: list[list[list[Kernel]]] = [[] for _ in launches]
     for index, call in zip(order, calls, strict=True):
         per_launch[index].append(call)
-    return [
-        Timing(
-            tuple(sum(kernel.us for kernel in call) for call in calls),
-            max(calls[0], key=lambda kernel: kernel.us).name,
-            "cupti",
-        )
-        for calls in per_launch
-    ]
+    return per_launch
 
 
 def between_markers(kernels: Sequence[Kernel]) -> list[list[Kernel]]:

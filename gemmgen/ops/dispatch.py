@@ -130,7 +130,7 @@ def _prepare(
     request = read_request(grouping, named, named["d"].dtype, rows, _pdl, epilogue)
     if 0 in named["d"].shape:
         return Launch.of_nothing(), ()
-    device = _device_of(named)
+    device = device_of(named)
     kernel = kernel_for(plan_for(request, device, num_sms), device)
     tensors = as_arguments(kernel.plan, named)
     read = tuple(map(as_it_is_read, kernel.plan.arguments, tensors))
@@ -139,7 +139,8 @@ def _prepare(
     return kernel.launch_for(read, num_sms), copies
 
 
-def _device_of(named: Mapping[str, torch.Tensor]) -> int:
+def device_of(named: Mapping[str, torch.Tensor]) -> int:
+    """Index of the GPU that A lies on. Raises TensorError."""
     a = named["a"]
     if not a.is_cuda:
         raise TensorError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from axes import K_SIZES, LAYOUTS, SCALES
+from gpu.deep_gemm_kernels import deep_gemm_plans
 
 from gemmgen import (
     Artifact,
@@ -387,7 +388,7 @@ def main() -> None:
     failures = [outcome for outcome in outcomes if isinstance(outcome, GemmgenError)]
     for plan in quantise_plans():
         build_quantiser(plan, out=sys.argv[1])
-    pack(ops_plans(), os.path.join(sys.argv[1], BUNDLE))
+    pack([*ops_plans(), *deep_gemm_plans()], os.path.join(sys.argv[1], BUNDLE))
     print(*failures, f"{len(specs) - len(failures)} of {len(specs)} kernels in {sys.argv[1]}")
     sys.exit(bool(failures))
 

@@ -160,6 +160,8 @@ def deep_gemm(operands: Operands) -> Candidate:
     """DeepGEMM on 1x128 and 128x128 scales, in the layout that it asks for."""
     import deep_gemm as library
 
+    if library.__name__ != "deep_gemm":
+        raise UnsupportedError(f"what is installed as deep_gemm is {library.__name__}")
     problem = operands.problem
     _require_fp8(problem)
     a = operands.scaled("a", problem.a, "1x128", "m_major")

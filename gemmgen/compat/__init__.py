@@ -1,0 +1,1 @@
+"""Modules that follow another library's interface, for programs that were written against it."""
