@@ -172,7 +172,7 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
         return few + _streamed(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
         return few + _streamed(MIDDLE_TILES, n * groups, k, sms)
-    if _a_stays(spec, problem, m, n, sms):
+    if not kept and _a_stays(spec, problem, m, n, sms):
         tiles = (A_STATIONARY, *tiles)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     whole = grouping.index is None or grouping.sliced
