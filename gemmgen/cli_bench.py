@@ -143,11 +143,9 @@ def _device() -> str:
     from gemmgen.runtime import require_torch
 
     require_torch()
-    import torch
+    from gemmgen.measure.variants import device_name
 
-    from gemmgen.runtime.kernel import device_index
-
-    return torch.cuda.get_device_name(device_index(None))
+    return device_name()
 
 
 def _built(requested: Sequence[Request], folder: Path) -> tuple[list[Case], int]:

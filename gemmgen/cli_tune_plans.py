@@ -64,21 +64,21 @@ def tune_plans(
             with seconds_spent(options.seconds) as tell:
                 outcome = search(spec, shape, executor, options, target=target, tell=tell)
             about = {"when": time.strftime("%Y-%m-%d", time.gmtime()), "gemmgen": __version__}
-            if outcome.beats_planner:
+            if outcome.beats_planner and tuned.served(spec):
                 table = table.with_entry(
                     outcome.entry(spec, target, {**about, "rounds": rounds, "seed": seed})
                 )
                 # After each: a search that is interrupted keeps what it has.
                 place.parent.mkdir(parents=True, exist_ok=True)
                 cubin_file.write(place, table.to_json().encode(), "the tuned table")
-            records.append(_record(outcome))
+            records.append({**_record(outcome), "in_table": tuned.served(spec)})
             if not as_json:
-                typer.echo(_told(outcome))
+                typer.echo(_told(outcome, tuned.served(spec)))
     finally:
         executor.close()
     if as_json:
         print_json({"device": gpu.device, "table": str(place), "problems": records})
-    elif any(record["beats_planner"] for record in records):
+    elif any(record["beats_planner"] and record["in_table"] for record in records):
         typer.echo(f"the winners are in {place}; `gemmgen show` says where a choice comes from")
 
 
@@ -131,7 +131,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _told(outcome: Outcome) -> str:
+def _told(outcome: Outcome, in_table: bool) -> str:
     shape = "x".join(map(str, outcome.shape))
     head = (
         f"{shape}: {outcome.tried} kernels in {outcome.generations} generations,"
@@ -144,4 +144,5 @@ def _told(outcome: Outcome) -> str:
     return (
         f"{head}\n  {outcome.us:.2f} us, {faster:.1%} faster than the planner's"
         f" {outcome.planner_us:.2f} us: {keys}"
+        + ("" if in_table else "\n  not for the table, since the spec decides too: add these keys")
     )

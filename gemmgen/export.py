@@ -196,8 +196,8 @@ def _param_row(plan: KernelPlan, param: KernelParam) -> str:
     if param.kind == "scalar":
         return f"{{.kind = SCALAR, .dimension = {_dimension(param.source)}}}"
     argument = f".argument = {names.index(param.source)}"
-    if param.kind == "pointer":
-        return f"{{.kind = POINTER, {argument}}}"
+    if param.kind in ("pointer", "pitch"):
+        return f"{{.kind = {param.kind.upper()}, {argument}}}"
     element = DTYPES[param.dtype].tensor_map
     box = ", ".join(map(str, param.box))
     return (

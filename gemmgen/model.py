@@ -58,6 +58,7 @@ class Work:
     mma_n: int  # columns of one wgmma
     cluster_m: int
     cluster_n: int
+    split_k: int  # CTAs of a cluster that share a tile
     stages: int
     band: int  # tiles of the raster along M
     bits: int  # of an element of A and B
@@ -71,10 +72,13 @@ class Work:
         return cls(
             **{"m": m, "n": n, "k": k, "groups": plan.problem.groups},
             **{"tile_m": plan.tile.m, "tile_n": plan.tile.n, "tile_k": plan.tile.k},
-            consumers=plan.warps.consumers_m * plan.warps.consumers_n,
+            consumers=plan.warps.consumers_m
+            * plan.warps.consumers_n
+            * getattr(plan.warps, "consumers_k", 1),
             mma_n=plan.mma.n,
             cluster_m=plan.cluster.m,
             cluster_n=plan.cluster.n,
+            split_k=getattr(plan.cluster, "k", 1),
             stages=plan.pipeline.stages,
             band=plan.scheduler.raster_band * plan.cluster.m,
             bits=DTYPES[plan.problem.a].bits,
@@ -87,8 +91,7 @@ class Work:
 def recorded_plan(text: str) -> Any:
     """The parts and fields of a plan's JSON as attributes, whatever version of gemmgen wrote it.
 
-    What `Work.of` needs has been there from the first version on; KernelPlan.from_json takes its
-    own version alone. Raises ValueError for what is not JSON.
+    KernelPlan.from_json takes its own version alone. Raises ValueError for what is not JSON.
     """
     return json.loads(text, object_hook=lambda record: SimpleNamespace(**record))
 
@@ -110,7 +113,7 @@ class Prediction:
 
 def predict(work: Work, sms: int, c: Coefficients) -> Prediction:
     """The time of a kernel on a device with `sms` multiprocessors and these coefficients."""
-    k_tiles = -(-work.k // work.tile_k)
+    k_tiles = -(-work.k // (work.tile_k * work.split_k))
     elements = work.tile_m * work.tile_n
     ideal = elements * work.tile_k / MACS[work.bits]
     # Each wgmma reads its 64 rows of A and all its columns of B from shared memory.
@@ -147,7 +150,7 @@ def wave_count(work: Work, sms: int, last_wave: float) -> float:
     less than a full one, but more than its share."""
     clusters_m = -(-work.m // (work.tile_m * work.cluster_m))
     clusters_n = -(-work.n // (work.tile_n * work.cluster_n))
-    together = max(sms // (work.cluster_m * work.cluster_n), 1)  # clusters
+    together = max(sms // (work.cluster_m * work.cluster_n * work.split_k), 1)  # clusters
     full, rest = divmod(work.groups * clusters_m * clusters_n, together)
     if not rest:
         return float(full)

@@ -7,12 +7,14 @@ block of an axis may be ragged. Knows nothing of kernels, and converts nothing u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 
 from gemmgen.dtypes import DTYPES, DType
+from gemmgen.epilogue import EPILOGUE_OPS
 from gemmgen.errors import SpecError, TensorError
 from gemmgen.grouping import K_SLICE
 from gemmgen.scaling import ScaleGranularity, m_major_pitch, parse_granularity
@@ -195,13 +197,25 @@ def reference(
     granularity_b: str = "128x128",
     *,
     c: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
 ) -> torch.Tensor:
     """D[m, n] = (C[m, n] +) sum over k of A[m, k] B[n, k], dequantised, in float64.
 
-    A granularity of `none` goes with no scales.
+    A granularity of `none` goes with no scales. The operations of `epilogue` follow in their order;
+    bias is [N].
     """
     d = _values(a, scale_a, granularity_a) @ _values(b, scale_b, granularity_b).mT
-    return d if c is None else c.double() + d
+    return _finished(d, c, bias, epilogue)
+
+
+def _finished(
+    d: torch.Tensor, c: torch.Tensor | None, bias: torch.Tensor | None, epilogue: Sequence[str]
+) -> torch.Tensor:
+    d = d if c is None else c.double() + d
+    for name in epilogue:
+        d = EPILOGUE_OPS[name].reference(d, None if bias is None else bias.double())
+    return d
 
 
 def _values(x: torch.Tensor, scale: torch.Tensor | None, granularity: str) -> torch.Tensor:
@@ -225,23 +239,25 @@ def grouped_reference(
     granularity_b: str = "128x128",
     *,
     c: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
 ) -> torch.Tensor:
     """D of every group, in float64; NaN in rows that the groups leave out.
 
-    b is [G, N, K], and so are the scales; c is shaped like D. `contiguous`: a [M, K], `index` the
-    group of each row; `contiguous_ends`: the row after the last of each group; `masked`: a
-    [G, M, K], `index` the rows of each group; `batched`: a [G, M, K]. Rows that an index names but
-    A lacks do not count.
+    b is [G, N, K], and so are the scales; c is shaped like D, bias is [G, N]. `contiguous`: a
+    [M, K], `index` the group of each row; `contiguous_ends`: the row after the last of each group;
+    `masked`: a [G, M, K], `index` the rows of each group; `batched`: a [G, M, K]. Rows that an
+    index names but A lacks do not count.
     `k_grouped`: a [M, K], b [N, K], `index` the elements of K that each group sums, in order.
     Raises SpecError for another grouping.
     """
     x, y = _values(a, scale_a, granularity_a), _values(b, scale_b, granularity_b)
     if grouping == "k_grouped" and index is not None:
-        d = _sliced_reference(x, y, index)
-        return d if c is None else c.double() + d
+        return _finished(_sliced_reference(x, y, index), c, bias, epilogue)
     groups, n, _ = b.shape
     rows = a.shape[-2]
     d = torch.full((*a.shape[:-1], n), torch.nan, dtype=torch.float64, device=a.device)
+    biases = None if bias is None else torch.zeros_like(d)
     numbers = None if index is None else index.cpu()
     start = 0
     for g in range(groups):
@@ -259,7 +275,9 @@ def grouped_reference(
             raise SpecError("not a grouping", where="grouping", expected=expected, got=grouping)
         of_group, out = (x, d) if x.ndim == 2 else (x[g], d[g])
         out[mine] = of_group[mine] @ y[g].mT
-    return d if c is None else c.double() + d
+        if bias is not None and biases is not None:
+            (biases if x.ndim == 2 else biases[g])[mine] = bias[g].double()
+    return _finished(d, c, biases, epilogue)
 
 
 def _sliced_reference(x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

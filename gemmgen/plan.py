@@ -16,6 +16,7 @@ from gemmgen.plan_params import TensorArgument as TensorArgument
 from gemmgen.plan_record import from_record
 from gemmgen.plan_smem import Smem as Smem
 from gemmgen.plan_smem import SmemRegion as SmemRegion
+from gemmgen.plan_store import Store as Store
 from gemmgen.target import Swizzle
 
 SCHEMA_VERSION = 2
@@ -38,6 +39,8 @@ class Problem:
     scale_d: str
     layout: str  # nt, nn, tn or tt, as in the BLAS
     c: str | None  # dtype of what is added; None: nothing
+    bias: str | None  # dtype of what an operation adds to every row; None: nothing
+    operations: tuple[str, ...]  # on the totals, in their order
     reason: str
 
 
@@ -199,6 +202,7 @@ class Promotion:
     scales_a: Scales
     scales_b: Scales
     scale_b_blocks: int  # ahead: most scale blocks that the columns of one warpgroup touch
+    scale_b_held: bool  # stage: a wave's scales stay in registers for those below it
     # Every count of a warpgroup's columns that can lie in the first of their scale blocks.
     first_block_columns: tuple[int, ...]
     reason: str
@@ -249,29 +253,6 @@ class Pipeline:
     early_wait: bool  # wait for the next stage and load its scales before promotion
     hidden_length: bool  # the compiler must not know that the K loop has one pass
     reason: str
-
-
-@dataclass(frozen=True)
-class Store:
-    """The way out: into a buffer of the warp, and one TMA store a buffer; or from registers."""
-
-    direct: bool  # from registers to D, two columns a thread; there is no buffer then
-    rows: int  # of one buffer
-    columns: int  # of one buffer
-    chunks: int  # buffers' worth of columns that a warpgroup stores per 64 rows
-    buffers: int  # a warp
-    buffer_bytes: int
-    swizzle: Swizzle
-    template: str  # how a buffer is written
-    reason: str
-    scale_columns: int = 0  # of D that share a scale; 0: it has none
-    largest: str = ""  # finite value of D's type, as C++ spells it
-    corrections: int = 0  # of a quotient from a reciprocal, until it is what IEEE 754 says
-
-    @property
-    def odd_groups(self) -> bool:
-        """Two pairs of 8x8 matrices an instruction; the last pair of a buffer has no neighbour."""
-        return self.rows * self.columns // 128 % 2 == 1
 
 
 @dataclass(frozen=True)

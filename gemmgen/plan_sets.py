@@ -18,7 +18,7 @@ from gemmgen.plan import KernelPlan
 from gemmgen.spec import ClusterShape, GemmSpec, L2Hints, TileShape, WarpgroupLayout
 from gemmgen.target import H200, Target
 
-SMALL_BUCKETS = (16, 32, 64)
+SMALL_BUCKETS = (8, 16, 24, 32, 48, 64)  # few rows are computed in steps of eight
 STEP = 64  # from one bucket to the next, up to 1024; from there on eight buckets an octave
 LARGEST_BUCKET = 16384  # from here on all waves but the last are full, whatever the tile
 REMEMBERED_PLANS = 4096
@@ -74,7 +74,11 @@ def _for_rows(spec: GemmSpec, rows: int) -> GemmSpec:
 _SPELLED: dict[str, Callable[[KernelPlan], Any]] = {
     "tile": lambda plan: TileShape(plan.tile.m, plan.tile.n, plan.tile.k),
     "cluster": lambda plan: ClusterShape(plan.cluster.m, plan.cluster.n, 1),
-    "warpgroups": lambda plan: WarpgroupLayout(plan.warps.consumers_m, plan.warps.consumers_n, 1),
+    "warpgroups": lambda plan: WarpgroupLayout(
+        plan.warps.consumers_m, plan.warps.consumers_n, plan.warps.consumers_k
+    ),
+    "split_k": lambda plan: plan.cluster.k,
+    "swap_ab": lambda plan: plan.mma.swap_ab,
     "stages": lambda plan: plan.pipeline.stages,
     "unroll": lambda plan: plan.pipeline.unroll,
     "early_wait": lambda plan: plan.pipeline.early_wait,

@@ -6,24 +6,16 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
+from gemmgen.epilogue import EPILOGUE_OPS
 from gemmgen.errors import SpecError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import KernelParam, KernelPlan
 from gemmgen.spelling import Spelling
+from gemmgen.spelling_epilogue import CUDA_TYPES, way_out
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
     import jinja2
-
-CUDA_TYPES = {
-    "u32": "uint32_t",
-    "u64": "uint64_t",
-    "i32": "int",
-    "f32": "float",
-    "bf16": "uint16_t",
-    "f16": "uint16_t",
-    "e4m3": "uint8_t",
-}
 
 
 def render(plan: KernelPlan) -> str:
@@ -38,7 +30,9 @@ def render(plan: KernelPlan) -> str:
         plan=plan,
         grouping=grouping,
         spelling=spelling,
+        way_out=way_out(plan, grouping),
         integers=_integers(plan),
+        operations=[EPILOGUE_OPS[name] for name in plan.problem.operations],
     )
     code = re.sub(r"//.*", "", text)
     if len(re.findall(rf"\b{re.escape(plan.name)}\b", code)) != 1:

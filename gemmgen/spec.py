@@ -246,6 +246,9 @@ class GemmSpec(_Model):
     c: AddendSpec | None = None
     """C [M, N], contiguous; of D's dtype by default (f32 where D is FP8), or f32."""
     epilogue: tuple[EpilogueName, ...] = ()
+    """Operations on the FP32 sums, C included, in this order, before they become D."""
+    bias: AddendSpec | None = None
+    """The bias of the epilogue, [N] ([G, N] in groups); types as of C."""
     toolchain: CudaVersion | Auto = "auto"
     """CUDA version of ptxas, such as "12.8"."""
     sass: tuple[str, ...] | Auto = "auto"

@@ -61,17 +61,20 @@ def _scale_of_output(spec: GemmSpec) -> Iterator[Problem]:
 
 
 def _addends(spec: GemmSpec) -> Iterator[Problem]:
-    if spec.c is None:
-        return
-    if not spec.accumulate:
-        yield Problem("c", "expected accumulate: true with it", spec.c.dtype)
-    allowed = list(
-        dict.fromkeys((spec.d.dtype, "f32") if DTYPES[spec.d.dtype].bits > 8 else ("f32",))
-    )
-    if spec.c.dtype not in allowed:
-        yield Problem(
-            "c.dtype", f"expected {' or '.join(allowed)}, with D in {spec.d.dtype}", spec.c.dtype
-        )
+    """C and the bias: of D's type, or FP32; FP8 has no sums without scales."""
+    d = spec.d.dtype
+    allowed = ["f32"] if DTYPES[d].bits == 8 else list(dict.fromkeys((d, "f32")))
+    for key, addend, asked, when in (
+        ("c", spec.c, spec.accumulate, "accumulate: true"),
+        ("bias", spec.bias, "bias" in spec.epilogue, "epilogue: [bias]"),
+    ):
+        if addend and not asked:
+            yield Problem(key, f"expected {when} with it", addend.dtype)
+        if addend and addend.dtype not in allowed:
+            words = f"expected {' or '.join(allowed)}, with D in {d}"
+            yield Problem(f"{key}.dtype", words, addend.dtype)
+    if spec.epilogue.count("bias") > 1:
+        yield Problem("epilogue", "expected one bias: there is one tensor", spec.epilogue)
 
 
 def _groups(spec: GemmSpec) -> Iterator[Problem]:
@@ -107,7 +110,7 @@ CONTRADICTIONS: tuple[tuple[tuple[str, ...], Callable[[GemmSpec], Iterator[Probl
     (("b", "n", "k", "layout"), _row_bytes("b")),
     (("d", "n"), _row_bytes("d")),
     (("d",), _scale_of_output),
-    (("d", "c", "accumulate"), _addends),
+    (("d", "c", "accumulate", "bias", "epilogue"), _addends),
     (("grouping", "groups", "k"), _groups),
     (("tile", "warpgroups", "swap_ab"), _tile_warpgroups),
     (("split_k", "cluster"), _split_cluster),

@@ -99,10 +99,16 @@ class Spelling:
         """What `promote` is given before the wave."""
         promotion = self._plan.promotion
         accumulators = "accumulators[wave]" if promotion.kept else "accumulators"
+        columns = ["scales_b", self.scales_b_address] * (promotion.scales_b.way == "stage")
+        return ", ".join(["totals", accumulators, *["scales"] * bool(self.factors), *columns])
+
+    @property
+    def scales_b_address(self) -> str:
+        """Of this thread's first scale of B for a wave, where every column has one."""
+        promotion = self._plan.promotion
         part = "part * kBytesPartB + " if promotion.parts > 1 else ""
         ring = "behind" if promotion.kept else "ring"
-        columns = [f"{ring}.scale_b() + {part}scale_offset_b"] * (promotion.scales_b.way == "stage")
-        return ", ".join(["totals", accumulators, *["scales"] * bool(self.factors), *columns])
+        return f"{ring}.scale_b() + {part}scale_offset_b + 4 * wave_n * kMmaN"
 
     @property
     def first_interval(self) -> str:

@@ -99,11 +99,8 @@ class Table:
         return tuple(self._entries.values())
 
     def find(self, spec: GemmSpec, problem: Problem, target: Target) -> Entry | None:
-        """The entry for a request, unless the spec decides something itself, or has to be planned
-        alike for every M, or computes more than a product."""
-        if not self._entries or spec.batch_invariant or spec.epilogue or spec.accumulate:
-            return None
-        if any(getattr(spec, key) != "auto" for key in (*DECISIONS, *OTHERS)) or spec.allow:
+        """The entry for a request that the table serves."""
+        if not self._entries or not served(spec):
             return None
         return self._entries.get((target.name, target.sms, ShapeClass.of(spec, problem)))
 
@@ -115,6 +112,15 @@ class Table:
         """As text, one entry a line; `read` is its inverse."""
         lines = ",\n".join("  " + json.dumps(asdict(entry)) for entry in self.entries)
         return f'{{"schema": {SCHEMA_VERSION}, "entries": [\n{lines}\n]}}\n'
+
+
+def served(spec: GemmSpec) -> bool:
+    """Whether a table may decide: not where the spec decides something itself, has to be planned
+    alike for every M, or computes more than a product."""
+    more = spec.epilogue or spec.accumulate or spec.d.scale != "none"
+    if spec.batch_invariant or spec.allow or more:
+        return False
+    return all(getattr(spec, key) == "auto" for key in (*DECISIONS, *OTHERS))
 
 
 def read(path: Path) -> Table:

@@ -1,5 +1,5 @@
 // Stands for libcuda.so.1: prints what it is told. $PARAMS says what each parameter of a launch is:
-// m, a tensor map; p, a pointer; s, a scalar.
+// m, a tensor map; p, a pointer; s, a scalar; w, a pitch of 64 bits.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,7 +69,7 @@ int cuLaunchKernelEx(const unsigned* config, void* function, void** params, void
     uint32_t scalar = 0;
     if (kinds[i] == 'm') scalar = ((unsigned char*)params[i])[5];
     if (kinds[i] == 's') memcpy(&scalar, params[i], sizeof scalar);
-    if (kinds[i] == 'p') memcpy(&pointer, params[i], sizeof pointer);
+    if (kinds[i] == 'p' || kinds[i] == 'w') memcpy(&pointer, params[i], sizeof pointer);
     printf(" %c%ju", kinds[i], (uintmax_t)(pointer + scalar));
   }
   printf("\n");

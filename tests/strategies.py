@@ -69,6 +69,7 @@ buildable = st.fixed_dictionaries(
         "sass": auto_or(st.sampled_from(([], ["sparse_yield"], ["interleave_ffma"]))),
         "toolchain": auto_or(st.just("12.8")),
         "accumulate": st.booleans(),
+        "epilogue": st.lists(st.sampled_from(tuple(EPILOGUE_OPS)), max_size=2, unique=True),
         "pdl": st.booleans(),
         "batch_invariant": st.booleans(),
         "name": st.sampled_from(("moe-up", "8x8", "int", "mainloop", "k_1")),
@@ -98,7 +99,8 @@ anything = st.builds(
             "split_k": auto_or(st.integers(1, 4)),
             "c": st.fixed_dictionaries({"dtype": st.sampled_from(("bf16", "f32"))}),
             "allow": st.lists(st.sampled_from(("spills", "serialized_wgmma")), max_size=2),
-            "epilogue": st.lists(st.sampled_from(tuple(EPILOGUE_OPS)), max_size=2),
+            "epilogue": st.lists(st.sampled_from(tuple(EPILOGUE_OPS)), max_size=3),
+            "bias": st.fixed_dictionaries({"dtype": st.sampled_from(("bf16", "f32"))}),
         },
     ),
 )

@@ -21,16 +21,18 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
-    "plan": {"target", "plan_params", "plan_record", "plan_smem"},
+    "plan": {"target", "plan_params", "plan_record", "plan_smem", "plan_store"},
     "plan_params": {"target"},
     "plan_record": {"target"},
+    "plan_store": {"target"},
     "plan_smem": set(),
     "model": {"plan", *AXES},
     "tuned": {"errors", "spec", "plan", "target"},
     "passes": {"errors", "tuned", "spec", "plan", "sass_patch", *AXES},
     "plan_sets": {"errors", "spec", "plan", "passes", *AXES},
     "spelling": {"plan", *AXES},
-    "render": {"errors", "version", "plan", "spelling", *AXES},
+    "spelling_epilogue": {"spelling", "plan", *AXES},
+    "render": {"errors", "version", "plan", "spelling", "spelling_epilogue", *AXES},
     "counters": set(),
     "sealing": {"errors"},
     "toolchain": {"errors"},
@@ -70,7 +72,9 @@ ROOMS: dict[str, set[str]] = {
     "cubin_file": {"errors", "artifact"},
     "cli_json": set(),
     "cli_progress": set(),
-    "cli_bench": {"errors", "spec", "runtime", "research", "cli_json", "cli_progress"},
+    "cli_bench": {
+        *("errors", "spec", "runtime", "measure", "research", "cli_json", "cli_progress"),
+    },
     "cli_sass": {
         *("errors", "sass_patch", "artifact", "cubin_file"),
         *("inspection", "inspection_tables", "cli_json"),
@@ -102,9 +106,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages of others, and the rooms that may import them.
 GUESTS = {
-    "torch": {
-        *("runtime", "quantise", "numerics", "ops", "compat", "measure", "research", "cli_bench"),
-    },
+    "torch": {"runtime", "quantise", "numerics", "ops", "compat", "measure", "research"},
     "triton": {"research"},
     "deep_gemm": {"research"},
     "pynvml": {"measure"},

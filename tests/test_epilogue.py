@@ -20,6 +20,7 @@ from test_grouped import operands as grouped_operands
 
 from gemmgen import GemmSpec, SpecError, TensorError, lower, numerics, render
 from gemmgen.dtypes import DTYPES
+from gemmgen.epilogue import EPILOGUE_OPS
 from gemmgen.runtime.arguments import Arguments
 from gemmgen.toolchain import compile_to_ptx, find_toolchain
 
@@ -241,6 +242,64 @@ def test_the_planner_finds_tiles_for_scale_blocks(expected_m: int, n: int) -> No
     assert plan.tile.n // plan.warps.consumers_n % 128 == 0
 
 
+# --- Epilogue operations ------------------------------------------------------------------------
+
+CHAINS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    *(((name,), {"d": Frozen(dtype="f32")}) for name in EPILOGUE_OPS),
+    (("bias", "relu"), {"bias": Frozen(dtype="f32")}),
+    (("silu", "bias"), {"d": Frozen(dtype="f16")}),
+    (("bias", "gelu"), {"accumulate": True, "tile": "128x64"}),
+    (("relu", "bias", "relu"), {"tile": "64x192", "d": Frozen(dtype="f32")}),
+)
+
+
+@pytest.mark.parametrize(("chain", "keys"), CHAINS, ids=str)
+def test_chains_of_operations(chain: tuple[str, ...], keys: dict[str, Any]) -> None:
+    plan, ptx = built(**{"n": N, "k": K, "tile": "64x64", "epilogue": chain, **keys})
+    inputs, problem = dense_operands(M, N, K), plan.problem
+    bias = random(N, dtype=problem.bias, seed=5) if problem.bias else None
+    c = random(M, N, dtype=problem.c) if problem.c else None
+    d = torch.full((M, N), torch.nan, dtype=torch_type(problem.d))
+    call(plan, ptx, *inputs, *(tensor for tensor in (bias, c) if tensor is not None), d)
+    expected = numerics.reference(*inputs, c=c, bias=bias, epilogue=chain)
+    assert error_of(d, expected) < 1
+
+
+@pytest.mark.parametrize("name", EPILOGUE_OPS)
+def test_operations_far_from_zero(name: str) -> None:
+    """Large sums of both signs, infinities and NaN: as the reference has them."""
+    plan, ptx = built(n=N, k=K, tile="64x64", epilogue=(name,), d=Frozen(dtype="f32"))
+    a8, scale_a, b8, scale_b = dense_operands(M, N, K)
+    inputs = (a8, strange_scales(scale_a), b8, scale_b)
+    bias = (random(N),) if plan.problem.bias else ()
+    d = torch.full((M, N), MARK)
+    call(plan, ptx, *inputs, *bias, d)
+    totals = torch.full((M, N), MARK)
+    call(*built(n=N, k=K, tile="64x64", d=Frozen(dtype="f32")), *inputs, totals)
+    expected = EPILOGUE_OPS[name].reference(totals.double(), *bias or (None,)).float()
+    assert torch.allclose(d, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=str)
+def test_a_bias_of_each_group(case: Case) -> None:
+    n, k, chain = 72, 144, ("bias", "silu")
+    keys = {"tile": "64x64", "grouping": case.grouping, "groups": GROUPS, "epilogue": chain}
+    plan, ptx = built(n=n, k=k, **keys)
+    inputs, bias = grouped_operands(case, n, k), random(GROUPS, n, dtype="bf16")
+    expected = numerics.grouped_reference(case.grouping, *inputs, bias=bias, epilogue=chain)
+    expected[expected.isnan().all(dim=-1)] = MARK
+    d = torch.full(expected.shape, MARK, dtype=torch.bfloat16)
+    call(plan, ptx, *inputs, bias, d)
+    assert ((d == MARK) == (expected == MARK)).all()
+    assert error_of(d, expected) < 1
+
+
+def test_codes_of_what_operations_leave() -> None:
+    n, keys = 144, {"epilogue": ("bias", "gelu"), "bias": Frozen(dtype="f32")}
+    tensors = (*dense_operands(M, n, K), random(n))
+    assert_same_bits(*codes_of(tensors, (M, n), n=n, k=K, tile="64x128", **keys))
+
+
 # --- Sabotage -----------------------------------------------------------------------------------
 
 SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -273,6 +332,12 @@ SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
         "[2 * half + i % 2];\n          total",
         "[i % 4];\n total",
     ),
+    "the bias of a neighbour": (
+        {"epilogue": ("bias",)},
+        "value_at(bias + right)",
+        "value_at(bias)",
+    ),
+    "an operation left out": ({"epilogue": ("relu",)}, "x = x < 0 ? 0 : x;", ""),
     "odd rows as even ones": (
         {"d": Frozen(dtype="f32")},
         "totals[first + (j ^ 2)]",
@@ -284,16 +349,21 @@ SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("what", SABOTAGE)
 def test_sabotage_is_noticed(what: str) -> None:
     keys, old, new = SABOTAGE[what]
-    tile, n = ("64x128", 208) if keys["d"] is E4M3 else ("64x64", N)
+    coded = keys.get("d") is E4M3
+    tile, n = ("64x128", 208) if coded else ("64x64", N)
     plan = lower(GemmSpec(**spec(n=n, k=K, tile=tile, **keys)))
     text = render(plan)
     assert old in text
     ptx = compile_to_ptx(text.replace(old, new), plan.name, find_toolchain().nvrtc).text
     inputs = dense_operands(M, n, K)
-    addends = {"c": random(M, n, dtype=plan.problem.c)} if plan.problem.c else {}
-    expected = numerics.reference(*inputs, **addends)
-    d = torch.full((M, n), torch.nan).to(torch_type(plan.problem.d))
-    scales = [numerics.to_m_major(torch.full((M, 2), torch.nan))] if keys["d"] is E4M3 else []
+    problem, addends = plan.problem, {}
+    if problem.bias:
+        addends["bias"] = random(n, dtype=problem.bias)
+    if problem.c:
+        addends["c"] = random(M, n, dtype=problem.c)
+    expected = numerics.reference(*inputs, **addends, epilogue=problem.operations)
+    d = torch.full((M, n), torch.nan).to(torch_type(problem.d))
+    scales = [numerics.to_m_major(torch.full((M, 2), torch.nan))] if coded else []
     try:
         call(plan, ptx, *inputs, *addends.values(), d, *scales)
     except emulator.EmulatorError:

@@ -40,6 +40,8 @@ PLANS = [
     lower(spec(n=N, k=K, accumulate=True, tile="64x64")),
     lower(spec(n=N, k=K, pdl=True, tile="64x64")),
     lower(spec(n=N, k=K, pdl=True, tile="64x64", cluster="2x1")),
+    lower(spec(n=N, k=K, tile="16x64")),
+    lower(spec(n=N, k=K, tile="16x64", warpgroups="1x1x2", split_k=2)),
     *(
         lower(
             spec(
@@ -54,6 +56,8 @@ PLANS = [
         if row.scheduler and row.name != "dense"
     ),
 ]
+
+LETTERS = {"tensor_map": "m", "pointer": "p", "scalar": "s", "pitch": "w"}
 
 # What a process does with the library: one launch a case, each with its tensors.
 LAUNCH = """
@@ -102,7 +106,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(library: Path, plan, cases, **environment: str) -> subprocess.CompletedProcess[str]:
-    kinds = "".join({"tensor_map": "m", "pointer": "p"}.get(p.kind, "s") for p in plan.params)
+    kinds = "".join(LETTERS[param.kind] for param in plan.params)
     return subprocess.run(
         [sys.executable, "-c", LAUNCH, str(library), json.dumps([plan.name, cases])],
         env={**os.environ, "LD_LIBRARY_PATH": str(library.parent), "PARAMS": kinds, **environment},
@@ -140,7 +144,7 @@ def expected_lines(plan, views, num_sms: int) -> list[str]:
     lines, params = [], []
     for param, value in zip(plan.params, param_values(plan, sizes, views), strict=True):
         if not isinstance(value, TensorMapArgs):
-            params.append(f"{'p' if param.kind == 'pointer' else 's'}{value}")
+            params.append(f"{LETTERS[param.kind]}{value}")
             continue
         params.append(f"m{len(lines)}")
         kind = getattr(

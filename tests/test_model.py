@@ -98,6 +98,15 @@ def test_waves_count_whole_ones_and_a_share_of_the_last() -> None:
     assert wave_count(pairs, 132, 0.62) == 1
 
 
+def test_ctas_that_share_k_each_do_a_part_of_it() -> None:
+    few = dataclasses.replace(work(m=64, n=2112), split_k=1)
+    whole, halves = (predict(dataclasses.replace(few, split_k=s), SMS, H200) for s in (1, 2))
+    assert halves.waves == whole.waves == 1  # the machine is not full
+    assert halves.tensor == pytest.approx(whole.tensor / 2)
+    full = dataclasses.replace(few, m=64 * 264)
+    assert wave_count(dataclasses.replace(full, split_k=2), SMS, 0.62) > wave_count(full, SMS, 0.62)
+
+
 def test_operands_that_stay_in_l2_come_once() -> None:
     small = dataclasses.replace(work(m=4096, n=2112, k=2048), band=1)
     once = 4096 * 2048 + 2112 * 2048 + 2 * 4096 * 2112

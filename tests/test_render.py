@@ -62,7 +62,11 @@ def rendered(keys: dict[str, Any]) -> tuple[KernelPlan, str]:
 def test_house_rules(keys: dict[str, Any]) -> None:
     plan, text = rendered(keys)
     lines = text.splitlines()
-    stages = (plan.problem.c is not None) + 2 * (plan.store.scale_columns > 0)
+    stages = (
+        (plan.problem.c is not None)
+        + 2 * (plan.store.scale_columns > 0)
+        + bool(plan.problem.operations)
+    )
     assert len(lines) - len(plan.spec.splitlines()) <= LINES + stages * STAGE_LINES
     assert not [line for line in lines[1:] if len(line) > 100 and plan.name not in line]
     assert not [line for line in lines if line != line.rstrip()]
@@ -127,9 +131,21 @@ def test_the_readme_quotes_a_kernel_that_is_rendered() -> None:
     assert any(excerpt in text for text in texts)
 
 
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"tile": "64x64"},
+        {"tile": "16x64", "warpgroups": "1x1x2", "split_k": 2},
+        {"tile": "16x128"},
+        {"tile": "64x32", "warpgroups": "1x1x3", "cluster": "1x2"},
+    ],
+    ids=lambda keys: keys["tile"],
+)
 @pytest.mark.parametrize("grouping", ["dense", "contiguous"])
-def test_a_kernel_that_starts_early_waits_before_it_reads(grouping: str) -> None:
-    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4, "tile": "64x64"}
+def test_a_kernel_that_starts_early_waits_before_it_reads(
+    grouping: str, structure: dict[str, Any]
+) -> None:
+    keys = {"grouping": grouping, "groups": 1 if grouping == "dense" else 4, **structure}
     text = render(lower(GemmSpec(**spec(**keys, pdl=True))))
     entry = text[text.index("__global__") :]
     waits = entry.index("wait_for_earlier_kernels();")

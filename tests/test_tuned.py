@@ -64,6 +64,8 @@ def test_an_entry_serves_its_whole_class_of_rows(m: int) -> None:
         {"toolchain": "12.8"},
         {"promotion_interval": 128},
         {"batch_invariant": True},
+        {"accumulate": True},
+        {"epilogue": ["silu"]},
         {"grouping": "batched", "groups": 2},
     ],
 )

@@ -65,11 +65,6 @@ def sampling(uuid: str, samples: Samples | None = None) -> Iterator[Samples]:
         thread.join()
 
 
-def device_name() -> str:
-    """Name of the machine's first GPU."""
-    return _nvidia_smi("name").splitlines()[0]
-
-
 def driver_version() -> str:
     return _nvidia_smi("driver_version").splitlines()[0]
 

@@ -16,6 +16,9 @@ strict mode, LaunchError when the driver refuses, or for a first call in a CUDA-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from gemmgen.ops import library
@@ -46,6 +49,8 @@ def gemm(
     b: torch.Tensor,
     scale_b: torch.Tensor | None,
     *,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
     c: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
@@ -53,15 +58,18 @@ def gemm(
 ) -> torch.Tensor:
     """D [M, N] = A [M, K] B [N, K]^T (+ C), in `out`, or in a new tensor (of C's type, or bf16).
 
-    C is contiguous, and may be `out`. 16-bit operands have no scales, and may be transposed views.
+    `epilogue` is what happens to the sums before they become D, in order: `bias` (of `bias`, [N]),
+    `relu`, `silu`, `gelu`; C is added before it. C is contiguous, and may be `out`. 16-bit operands
+    have no scales, and may be transposed views.
     `num_sms`: how many multiprocessors the kernel may use; None: what `set_num_sms` says.
     """
     operands = (a, scale_a, b, scale_b)
+    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
         operator = torch.ops.gemmgen.gemm
-        return call(operator, out, out_dtype, *operands, c=c, num_sms=num_sms)
+        return call(operator, out, out_dtype, *operands, c=c, **ending, num_sms=num_sms)
     out = output(out, out_dtype, a, b, c)
-    library.gemm_into(*operands, c=c, out=out, num_sms=num_sms)
+    library.gemm_into(*operands, c=c, **ending, out=out, num_sms=num_sms)
     return out
 
 
@@ -71,6 +79,8 @@ def batched_gemm(
     b: torch.Tensor,
     scale_b: torch.Tensor | None,
     *,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
     c: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
@@ -78,11 +88,12 @@ def batched_gemm(
 ) -> torch.Tensor:
     """D [G, M, N] = A [G, M, K] B [G, N, K]^T of every group; see `gemm`."""
     operands = (a, scale_a, b, scale_b)
+    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
         operator = torch.ops.gemmgen.batched_gemm
-        return call(operator, out, out_dtype, *operands, c=c, num_sms=num_sms)
+        return call(operator, out, out_dtype, *operands, c=c, **ending, num_sms=num_sms)
     out = output(out, out_dtype, a, b, c)
-    library.batched_gemm_into(*operands, c=c, out=out, num_sms=num_sms)
+    library.batched_gemm_into(*operands, c=c, **ending, out=out, num_sms=num_sms)
     return out
 
 
@@ -94,6 +105,8 @@ def grouped_gemm_contiguous(
     group_ids: torch.Tensor | None = None,
     *,
     group_ends: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     num_sms: int | None = None,
@@ -105,11 +118,16 @@ def grouped_gemm_contiguous(
     end, any counts. Rows of no group are left as they are: undefined without `out`.
     """
     operands = (a, scale_a, b, scale_b, group_ids)
+    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
         operator = torch.ops.gemmgen.grouped_gemm_contiguous
-        return call(operator, out, out_dtype, *operands, group_ends=group_ends, num_sms=num_sms)
+        return call(
+            operator, out, out_dtype, *operands, group_ends=group_ends, **ending, num_sms=num_sms
+        )
     out = output(out, out_dtype, a, b)
-    library.grouped_gemm_contiguous_into(*operands, group_ends=group_ends, out=out, num_sms=num_sms)
+    library.grouped_gemm_contiguous_into(
+        *operands, group_ends=group_ends, **ending, out=out, num_sms=num_sms
+    )
     return out
 
 
@@ -121,6 +139,8 @@ def grouped_gemm_masked(
     rows_per_group: torch.Tensor,
     expected_rows: int,
     *,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     num_sms: int | None = None,
@@ -131,11 +151,12 @@ def grouped_gemm_masked(
     the kernel, any count is right. Other rows are left as they are: undefined without `out`.
     """
     operands = (a, scale_a, b, scale_b, rows_per_group, expected_rows)
+    ending: dict[str, Any] = {"bias": bias, "epilogue": epilogue}
     if is_seen_by_torch(a, b):
         operator = torch.ops.gemmgen.grouped_gemm_masked
-        return call(operator, out, out_dtype, *operands, num_sms=num_sms)
+        return call(operator, out, out_dtype, *operands, **ending, num_sms=num_sms)
     out = output(out, out_dtype, a, b)
-    library.grouped_gemm_masked_into(*operands, out=out, num_sms=num_sms)
+    library.grouped_gemm_masked_into(*operands, **ending, out=out, num_sms=num_sms)
     return out
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
@@ -80,21 +80,22 @@ def run(
     tensors: tuple[torch.Tensor | None, ...],
     rows: int | None,
     num_sms: int | None,
+    epilogue: Sequence[str] | None = None,
 ) -> None:
-    """Enqueue one call. `tensors` are a, scale_a, b, scale_b, the index of groups, c and out;
+    """Enqueue one call. `tensors` are a, scale_a, b, scale_b, the index of groups, bias, c and out;
     `rows` are those expected of a group, None: all of A's.
     """
     if num_sms is None:
         num_sms = _num_sms
     try:
-        key = (grouping, rows, num_sms, _pdl, identity(tensors))
+        key = (grouping, rows, num_sms, _pdl, *(epilogue or ()), identity(tensors))
         launch = _launches.get(key)
     except (AttributeError, RuntimeError):  # no tensors, or none that lie in memory
         key, launch = None, None
     if launch is None:
         named = named_tensors(grouping, tensors)
         try:
-            launch, copies = _prepare(grouping, named, rows, num_sms)
+            launch, copies = _prepare(grouping, named, rows, num_sms, tuple(epilogue or ()))
         except StrictError as error:
             raise StrictError(
                 error.what,
@@ -114,15 +115,19 @@ def named_tensors(
     grouping: str, tensors: tuple[torch.Tensor | None, ...]
 ) -> dict[str, torch.Tensor]:
     index = GROUPINGS[grouping].index
-    names = ("a", "scale_a", "b", "scale_b", index.name if index else "", "c", "d")
+    names = ("a", "scale_a", "b", "scale_b", index.name if index else "", "bias", "c", "d")
     return {name: tensor for name, tensor in zip(names, tensors, strict=True) if tensor is not None}
 
 
 def _prepare(
-    grouping: str, named: dict[str, torch.Tensor], rows: int | None, num_sms: int | None
+    grouping: str,
+    named: dict[str, torch.Tensor],
+    rows: int | None,
+    num_sms: int | None,
+    epilogue: tuple[str, ...],
 ) -> tuple[Launch, tuple[torch.Tensor, ...]]:
     """A launch, and the copies of scales that it reads: they must live until it is enqueued."""
-    request = read_request(grouping, named, named["d"].dtype, rows, _pdl)
+    request = read_request(grouping, named, named["d"].dtype, rows, _pdl, epilogue)
     if 0 in named["d"].shape:
         return Launch.of_nothing(), ()
     device = device_of(named)
@@ -224,7 +229,8 @@ def as_arguments(plan: KernelPlan, named: Mapping[str, torch.Tensor]) -> tuple[t
 
 def as_it_is_read(argument: TensorArgument, tensor: torch.Tensor) -> torch.Tensor:
     """Scales in the layout of the plan, copied where they lie in another. Raises StrictError."""
-    if not argument.name.startswith("scale_") or lies_as(argument, tensor):
+    scale = argument.name.startswith("scale_") and not argument.written
+    if not scale or lies_as(argument, tensor):
         return tensor
     refuse_if_sealed(
         f"{argument.name} would have to be copied into another layout",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,8 @@ def explain(
     rows_per_group: torch.Tensor | None = None,
     k_sizes: torch.Tensor | None = None,
     expected_rows: int | None = None,
+    bias: torch.Tensor | None = None,
+    epilogue: Sequence[str] = (),
     c: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
@@ -82,10 +85,10 @@ def explain(
             got=", ".join(groupings),
         )
     grouping = groupings[0] if groupings else "batched" if a.ndim == 3 else "dense"
-    named = named_tensors(grouping, (a, scale_a, b, scale_b, told.get(grouping), c, out))
+    named = named_tensors(grouping, (a, scale_a, b, scale_b, told.get(grouping), bias, c, out))
     given = [tensor.dtype for tensor in (out, c) if tensor is not None]
     out_dtype = out_dtype or (given or [torch.bfloat16])[0]
-    request = read_request(grouping, named, out_dtype, expected_rows, get_pdl())
+    request = read_request(grouping, named, out_dtype, expected_rows, get_pdl(), tuple(epilogue))
     device = a.get_device() if a.is_cuda else -1
     num_sms = num_sms or get_num_sms()
     plan = plan_for(request, device, num_sms)
@@ -102,6 +105,6 @@ def explain(
         tuple(
             argument.name
             for argument, tensor in arguments
-            if argument.name.startswith("scale_") and not lies_as(argument, tensor)
+            if argument.name in ("scale_a", "scale_b") and not lies_as(argument, tensor)
         ),
     )

@@ -6,7 +6,7 @@ has to see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -79,12 +79,14 @@ def gemm_into(
     b: Tensor,
     scale_b: Scale,
     *,
+    bias: Tensor | None = None,
+    epilogue: Sequence[str] | None = None,
     c: Tensor | None = None,
     out: Tensor,
     num_sms: int | None = None,
 ) -> None:
     """See `ops.gemm`."""
-    run("gemm", "dense", (a, scale_a, b, scale_b, None, c, out), None, num_sms)
+    run("gemm", "dense", (a, scale_a, b, scale_b, None, bias, c, out), None, num_sms, epilogue)
 
 
 def batched_gemm_into(
@@ -93,12 +95,21 @@ def batched_gemm_into(
     b: Tensor,
     scale_b: Scale,
     *,
+    bias: Tensor | None = None,
+    epilogue: Sequence[str] | None = None,
     c: Tensor | None = None,
     out: Tensor,
     num_sms: int | None = None,
 ) -> None:
     """See `ops.batched_gemm`."""
-    run("batched_gemm", "batched", (a, scale_a, b, scale_b, None, c, out), None, num_sms)
+    run(
+        "batched_gemm",
+        "batched",
+        (a, scale_a, b, scale_b, None, bias, c, out),
+        None,
+        num_sms,
+        epilogue,
+    )
 
 
 def grouped_gemm_contiguous_into(
@@ -108,6 +119,8 @@ def grouped_gemm_contiguous_into(
     scale_b: Scale,
     group_ids: Tensor | None = None,
     *,
+    bias: Tensor | None = None,
+    epilogue: Sequence[str] | None = None,
     group_ends: Tensor | None = None,
     out: Tensor,
     num_sms: int | None = None,
@@ -124,8 +137,8 @@ def grouped_gemm_contiguous_into(
         grouping, index = "contiguous", group_ids
     else:
         grouping, index = "contiguous_ends", group_ends
-    tensors = (a, scale_a, b, scale_b, index, None, out)
-    run("grouped_gemm_contiguous", grouping, tensors, None, num_sms)
+    tensors = (a, scale_a, b, scale_b, index, bias, None, out)
+    run("grouped_gemm_contiguous", grouping, tensors, None, num_sms, epilogue)
 
 
 def grouped_gemm_masked_into(
@@ -136,6 +149,8 @@ def grouped_gemm_masked_into(
     rows_per_group: Tensor,
     expected_rows: int,
     *,
+    bias: Tensor | None = None,
+    epilogue: Sequence[str] | None = None,
     out: Tensor,
     num_sms: int | None = None,
 ) -> None:
@@ -145,8 +160,8 @@ def grouped_gemm_masked_into(
         raise TensorError(
             "no rows are expected", where="expected_rows", expected=expected, got=expected_rows
         )
-    tensors = (a, scale_a, b, scale_b, rows_per_group, None, out)
-    run("grouped_gemm_masked", "masked", tensors, m_bucket(expected_rows), num_sms)
+    tensors = (a, scale_a, b, scale_b, rows_per_group, bias, None, out)
+    run("grouped_gemm_masked", "masked", tensors, m_bucket(expected_rows), num_sms, epilogue)
 
 
 def k_grouped_gemm_into(
@@ -161,21 +176,28 @@ def k_grouped_gemm_into(
     num_sms: int | None = None,
 ) -> None:
     """See `ops.k_grouped_gemm`."""
-    run("k_grouped_gemm", "k_grouped", (a, scale_a, b, scale_b, k_sizes, c, out), None, num_sms)
+    run(
+        "k_grouped_gemm",
+        "k_grouped",
+        (a, scale_a, b, scale_b, k_sizes, None, c, out),
+        None,
+        num_sms,
+    )
 
 
 # --- Registration -------------------------------------------------------------------------------
 
+ENDING = "Tensor? bias=None, str[]? epilogue=None"
 # What each takes between the operands and what all take.
 OPERATORS: dict[str, tuple[str, Callable[..., None]]] = {
-    "gemm": ("*, Tensor? c=None", gemm_into),
-    "batched_gemm": ("*, Tensor? c=None", batched_gemm_into),
+    "gemm": (f"*, {ENDING}, Tensor? c=None", gemm_into),
+    "batched_gemm": (f"*, {ENDING}, Tensor? c=None", batched_gemm_into),
     "grouped_gemm_contiguous": (
-        "Tensor? group_ids=None, *, Tensor? group_ends=None",
+        f"Tensor? group_ids=None, *, {ENDING}, Tensor? group_ends=None",
         grouped_gemm_contiguous_into,
     ),
     "grouped_gemm_masked": (
-        "Tensor rows_per_group, SymInt expected_rows, *",
+        f"Tensor rows_per_group, SymInt expected_rows, *, {ENDING}",
         grouped_gemm_masked_into,
     ),
     "k_grouped_gemm": ("Tensor k_sizes, *, Tensor? c=None", k_grouped_gemm_into),

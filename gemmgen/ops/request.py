@@ -37,10 +37,17 @@ class Request:
     c: str | None  # element type of what is added
     bucket: int  # of the rows (of a group) that are expected
     pdl: bool = False
+    epilogue: tuple[str, ...] = ()
+    bias: str | None = None  # its element type
 
     def spec(self) -> GemmSpec:
         """Any M; N and K compiled in, unless groups are slices of K."""
-        added = {} if self.c is None or self.c == self.d else {"c": {"dtype": self.c}}
+        usual = self.d if DTYPES[self.d].bits > 8 else "f32"
+        added = {
+            name: {"dtype": dtype}
+            for name, dtype in (("c", self.c), ("bias", self.bias))
+            if dtype not in (None, usual)
+        }
         return GemmSpec(
             a={"dtype": self.a[0], "scale": self.a[1]},
             b={"dtype": self.b[0], "scale": self.b[1]},
@@ -52,6 +59,7 @@ class Request:
             groups=self.groups,
             accumulate=self.c is not None,
             pdl=self.pdl,
+            epilogue=self.epilogue,
             **added,
         )
 
@@ -62,6 +70,7 @@ def read_request(
     out_dtype: torch.dtype,
     rows: int | None,
     pdl: bool = False,
+    epilogue: tuple[str, ...] = (),
 ) -> Request:
     """The request of a call with tensors by their names in a kernel.
 
@@ -94,7 +103,15 @@ def read_request(
             "[(groups,) N, K] with the groups and the K of a",
             got=f"{list(b.shape)}; a is {list(a.shape)}",
         )
-    c = named.get("c")
+    c, bias = named.get("c"), named.get("bias")
+    epilogue = epilogue or (("bias",) if bias is not None else ())
+    if ("bias" in epilogue) != (bias is not None):
+        raise TensorError(
+            "a bias and an epilogue that adds it come together",
+            where="bias, epilogue",
+            expected="both, or neither",
+            got=f"epilogue {list(epilogue)}, {'no ' * (bias is None)}bias",
+        )
     return Request(
         grouping=grouping,
         groups=groups,
@@ -107,6 +124,8 @@ def read_request(
         c=None if c is None else _dtype("c", c.dtype),
         bucket=m_bucket(max(rows or expected_rows(grouping, m, groups), 1)),
         pdl=pdl,
+        epilogue=epilogue,
+        bias=None if bias is None else _dtype("bias", bias.dtype),
     )
 
 

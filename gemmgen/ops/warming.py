@@ -74,6 +74,8 @@ def _refuse_unlike_ops(spec: GemmSpec) -> None:
         c=added if spec.accumulate else None,
         bucket=1,
         pdl=spec.pdl,
+        epilogue=spec.epilogue,
+        bias=(spec.bias or spec.d).dtype if "bias" in spec.epilogue else None,
     ).spec()
     alike = spec.model_copy(update={"expected_m": "auto", "name": None})
     if alike != taken:

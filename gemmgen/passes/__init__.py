@@ -85,7 +85,7 @@ def _lower_structure(
     mma = choose_instruction(
         problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab
     )
-    promotion = plan_promotion(problem, grouping, tile, cluster, warps, interval, target)
+    promotion = plan_promotion(problem, grouping, tile, cluster, warps, mma, interval, target)
     reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
     store = choose_store(problem, grouping, tile, warps, mma, reduction)
     pipeline, store = choose_pipeline(

@@ -19,8 +19,8 @@ MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
 TILE_K = 128  # one block of scales
 WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
 
-# Up to here swapped kernels win everywhere; up to 64 rows where K is long and one wave of 64
-# columns fills more than half of the multiprocessors.
+# With the prototype swapped kernels won everywhere up to 32 rows, and at 64 where K is long and one
+# wave of 64 columns fills more than half of the multiprocessors. 33 to 48 rows are a prediction.
 MOST_SWAPPED_M = 48
 LONG_K = 8192
 UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
@@ -133,7 +133,10 @@ def divided_structures(
         LEAST_UNSWAPPED_M, 32, 1, 1, unroll=4, early_wait=True, most_stages=DIVIDED_STAGES
     )
     tiles = _tiles(n, tile.tile_n, groups) * rows
-    shares = "few rows, few columns, long K: {} tiles of {}x{}, {} warpgroups for the K of each"
+    shares = (
+        "few rows, long K: the weights stream through {} tiles of {}x{}, "
+        "{} warpgroups for the K of each"
+    )
     if tiles <= sms:
         split_k = 2 if rows == 1 and 2 * tiles <= sms else 1
         warpgroups_k = 3

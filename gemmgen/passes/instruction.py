@@ -11,8 +11,6 @@ from gemmgen.plan import Mma, Operand, Problem, Tile, Warps
 # Registers of a consumer thread beside its accumulators: addresses, scales, loop state. The
 # tightest kernel that was measured without spills (192x176, three warpgroups) leaves this many.
 OTHER_REGISTERS = 28
-# Totals of a thread that take C and are then divided by new scales: more spilled with ptxas 12.8.
-MOST_TOTALS_OF_BOTH = 96
 
 
 def choose_instruction(
@@ -38,14 +36,6 @@ def choose_instruction(
     totals = waves_m * columns // 2
     budget = warps.consumer_registers
     where = f"tile {tile.m}x{tile.n}, warpgroups {warps.consumers_m}x{warps.consumers_n}x1"
-    if problem.c and problem.scale_d != "none":
-        require(
-            totals,
-            MOST_TOTALS_OF_BOTH,
-            "totals of a thread, with C and new scales",
-            where=where,
-            fix="a smaller tile or more warpgroups",
-        )
     start = operand_b.box[0] if operand_b.major == "mn" else 8
     kept = interval is None or interval > tile.k
     partial = 0 if interval is None else totals

@@ -69,6 +69,9 @@ def kernel_name(
     if spec.promotion_interval != "auto":
         interval = f"_p{promotion.interval_k or 'none'}"
     addends = f"_c_{problem.c}" if problem.c else ""
+    addends += "".join(
+        f"_{name}" + (f"_{problem.bias}" if name == "bias" else "") for name in problem.operations
+    )
     hints += "_pdl" if spec.pdl else ""
     return (
         f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"

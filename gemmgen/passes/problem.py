@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gemmgen.dtypes import DTYPES
+from gemmgen.epilogue import EPILOGUE_OPS
 from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.plan import Problem
@@ -49,6 +50,10 @@ def admit(spec: GemmSpec) -> Problem:
         layout=spec.layout,
         scale_d=spec.d.scale,
         c=addend_dtype(spec, spec.c) if spec.accumulate else None,
+        bias=addend_dtype(spec, spec.bias)
+        if any(EPILOGUE_OPS[name].biased for name in spec.epilogue)
+        else None,
+        operations=spec.epilogue,
         reason=reason,
     )
 
@@ -141,5 +146,3 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
         yield f"schedule: {spec.schedule}; built: cooperative"
     if spec.split_k not in ("auto", 1, 2):
         yield f"split_k: {spec.split_k}; built: 1, 2"
-    if spec.epilogue:
-        yield f"epilogue: [{', '.join(spec.epilogue)}]; built: []"

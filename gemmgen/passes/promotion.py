@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gemmgen.grouping import Grouping
+from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import TMA_ALIGNMENT
-from gemmgen.plan import Cluster, Problem, Promotion, Scales, Tile, Warps
+from gemmgen.plan import Cluster, Mma, Problem, Promotion, Scales, Tile, Warps
 from gemmgen.scaling import SCALE_ALIGNMENT, ScaleGranularity, parse_granularity
 from gemmgen.target import Target
 
@@ -23,6 +24,7 @@ def plan_promotion(
     tile: Tile,
     cluster: Cluster,
     warps: Warps,
+    mma: Mma,
     interval: int | None,
     target: Target,
 ) -> Promotion:
@@ -55,11 +57,19 @@ def plan_promotion(
         scales_a=scales_a,
         scales_b=scales_b,
         scale_b_blocks=blocks,
+        scale_b_held=scales_b.way == "stage" and holds_columns(mma, warps, interval, tile),
         first_block_columns=splits,
         reason=f"FP32 totals take over every {interval} of K; {ways}"
         if interval
         else f"the tensor core's own sums are the totals; {ways}",
     )
+
+
+def holds_columns(mma: Mma, warps: Warps, interval: int | None, tile: Tile) -> bool:
+    """Whether the scales of columns are loaded once for all rows of a warpgroup."""
+    registers = mma.totals + mma.accumulators + mma.n // 4 + OTHER_REGISTERS
+    fits = registers <= warps.consumer_registers
+    return fits and mma.waves_m > 1 and mma.waves_n == 1 and interval == tile.k
 
 
 def _scales(block: ScaleGranularity, rows: int, name: str, tile: Tile, target: Target) -> Scales:

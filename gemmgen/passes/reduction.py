@@ -63,12 +63,13 @@ def _check_built(
     every_k_tile = promotion.parts == promotion.k_tiles == 1
     one_scale_b = not mma.swap_ab or promotion.scale_b_blocks == 1
     scales = f"scales {problem.scale_a} and {problem.scale_b}"
-    output = f"D {problem.d}, C {problem.c or 'none'}"
+    output = f"D {problem.d}, C {problem.c or 'none'}, epilogue {list(problem.operations)}"
+    plain = DTYPES[problem.d].bytes == 2 and not problem.c and not problem.operations
     limits = (
         (scaled and one_scale_b, "1x128 and 128x128", scales),
         (every_k_tile, f"promotion every {tile.k} of K", f"every {promotion.interval_k}"),
         (not grouping.sliced, "the whole K of every problem", f"grouping: {grouping.name}"),
-        (DTYPES[problem.d].bytes == 2 and not problem.c, "D of 16 bits, no C", output),
+        (plain, "D of 16 bits, no C, no epilogue", output),
     )
     for holds, expected, got in limits:
         if not holds:

@@ -72,6 +72,7 @@ def derive_signature(
         matrix(operand_b, problem.b, n),
         *scale("scale_b", scales_b, "n"),
         *([tensor(index.name, INDEX.name, (Extent(index.extent),), "contiguous")] if index else []),
+        *([tensor("bias", bias, (n,), "contiguous", like="b")] if (bias := problem.bias) else []),
         *([tensor("c", c, (m, n), "packed", like="d", in_place=True)] if (c := problem.c) else []),
         tensor("d", problem.d, (m, n), "packed" if packed else "row_major"),
         *scales_d,
@@ -96,6 +97,7 @@ def derive_signature(
             if of.way in ("ahead", "after")
         ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
+        *([KernelParam("bias", "pointer", "bias", bias)] if bias else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),
         *([KernelParam("d", "pointer", "d", problem.d, written=True)] if by_pointer else []),
         *(KernelParam(of.name, "pointer", of.name, "f32", written=True) for of in scales_d),

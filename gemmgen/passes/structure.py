@@ -28,3 +28,8 @@ class Structure:
     warpgroups_k: int = 1
     split_k: int = 1
     reason: str = ""
+
+    @property
+    def totals(self) -> int:
+        """FP32 sums of a thread of the consumer warpgroups."""
+        return self.tile_m * self.tile_n // (128 * self.warpgroups_m * self.warpgroups_n)

@@ -24,6 +24,9 @@ from gemmgen.plan import Problem
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
+# A thread with more of them spilled with most pairs of C, operations and new scales (ptxas 12.8).
+MOST_TOTALS_OF_STEPS = 96
+
 # Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
 # smaller are estimates. A third warpgroup hides the epilogue of the other two, hence its overhead.
 TILES = (
@@ -129,7 +132,11 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
-    tiles = tuple(s for s in (KEPT_TILES if kept else TILES) if s.warpgroups_m <= most)
+    tiles = tuple(
+        s
+        for s in (KEPT_TILES if kept else TILES)
+        if s.warpgroups_m <= most and (_steps_out(problem) < 2 or s.totals <= MOST_TOTALS_OF_STEPS)
+    )
     few += divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:
         return few + _one_wave(NARROW_TILES, n * groups, k, sms)
@@ -137,6 +144,12 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
         return few + _one_wave(MIDDLE_TILES, n * groups, k, sms)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
+
+
+def _steps_out(problem: Problem) -> int:
+    """What happens to totals between the last K tile and their conversion."""
+    scaled = problem.scale_d != "none"
+    return (problem.c is not None) + len(problem.operations) + scaled
 
 
 def _one_wave(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:

@@ -7,6 +7,7 @@ time. dask repeats what a lost worker had under way; what it gives up is told as
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -63,42 +64,56 @@ class DaskExecutor:
         self.builders = sum(worker["nthreads"] for worker in workers)
         self.gpus = int(sum(worker["resources"].get("GPU", 0) for worker in workers)) if gpu else 0
         self._build, self._timer = resolve(build), timer
+        self._closed = False
         self._open: set[Any] = set()  # a future without a reference is cancelled
 
     def build(self, job: BuildJob, done: BuildDone) -> None:
-        future = self._client.submit(self._build, job, pure=False, retries=RETRIES)
-
-        def tell(finished: Any) -> None:
-            self._open.discard(finished)
-            error = finished.exception() if finished.status == "error" else None
-            if finished.cancelled() and error is None:
-                return
-            done(job, refused(error) if error is not None else finished.result())
-
-        self._open.add(future)
-        future.add_done_callback(tell)
-
-    def time(self, batch: TimingBatch, done: TimingDone) -> None:
-        future = self._client.submit(
-            time_here, self._timer, batch, pure=False, retries=RETRIES, resources={"GPU": 1}
+        self._submit(
+            (self._build, job),
+            {},
+            lambda built: done(job, built),
+            lambda error: done(job, refused(error)),
         )
 
+    def time(self, batch: TimingBatch, done: TimingDone) -> None:
+        def failed(error: BaseException) -> None:
+            reason = f"{type(error).__name__}: {error}"
+            done(batch, [Timed([untimed(item, "failed", reason) for item in batch.items])])
+
+        self._submit(
+            (time_here, self._timer, batch),
+            {"resources": {"GPU": 1}},
+            lambda parts: done(batch, parts),
+            failed,
+        )
+
+    def _submit(
+        self,
+        call: tuple[Any, ...],
+        where: Mapping[str, Any],
+        done: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
         def tell(finished: Any) -> None:
             self._open.discard(finished)
-            error = finished.exception() if finished.status == "error" else None
-            if finished.cancelled() and error is None:
-                return
-            if error is not None:
-                reason = f"{type(error).__name__}: {error}"
-                done(batch, [Timed([untimed(item, "failed", reason) for item in batch.items])])
+            try:
+                # Waits anew where a worker was lost with a result that nobody had fetched yet.
+                result = finished.result()
+            except (
+                BaseException
+            ) as error:  # dask's cancellations are no Exceptions in every version
+                if not self._closed:
+                    failed(error)
             else:
-                done(batch, finished.result())
+                done(result)
 
+        future = self._client.submit(*call, pure=False, retries=RETRIES, **where)
         self._open.add(future)
         future.add_done_callback(tell)
 
     def close(self) -> None:
         """Cancel what is under way, and let the scheduler go."""
+        self._closed = True
         self._client.cancel(list(self._open))
         self._client.close()
 

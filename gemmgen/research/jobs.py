@@ -121,7 +121,7 @@ def build(job: BuildJob) -> Built:
         return refused(error, time.perf_counter() - start)
 
 
-def refused(error: Exception, seconds: float = 0.0) -> Built:
+def refused(error: BaseException, seconds: float = 0.0) -> Built:
     """The outcome of a variant that is not built."""
     final = isinstance(error, REFUSALS) and not isinstance(error, CompilerNotFoundError)
     return Built(
@@ -136,7 +136,7 @@ def refused(error: Exception, seconds: float = 0.0) -> Built:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Without the place on disk where a compiler's text was kept, which is gone."""
     if isinstance(error, CompileError):
         kept = (error.what, error.expected, error.got, error.detail)
@@ -195,6 +195,12 @@ def folder_of(item: TimingItem) -> Path:
         return found.path
     plan = lower(GemmSpec(**yaml.safe_load(item.spec)))
     return build_text(plan, render(plan)).artifact.path
+
+
+def carried(item: TimingItem) -> TimingItem:
+    """The item with its artifact, if this machine's cache still holds it."""
+    found = Cache(default_root()).find(item.key) if item.files is None else None
+    return replace(item, files=found.files) if found is not None else item
 
 
 @cache

@@ -38,7 +38,7 @@ ELSEWHERE = ("mode", "groups", "m", "n", "k", "scales", "dtypes", "spec", "toolc
 def visible_gpus() -> list[tuple[str, str, int]]:
     """The Hopper GPUs: as CUDA_VISIBLE_DEVICES names them, their names, their multiprocessors."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     names = names if len(names) == count else [str(index) for index in range(count)]
     about = [torch.cuda.get_device_properties(index) for index in range(count)]
     return [

@@ -16,7 +16,7 @@ from hashlib import sha256
 from gemmgen.errors import SweepError
 from gemmgen.research.database import Database, Row
 from gemmgen.research.executor import Executor
-from gemmgen.research.jobs import BuildJob, Built, Timed, TimingBatch, TimingItem, refused
+from gemmgen.research.jobs import BuildJob, Built, Timed, TimingBatch, TimingItem, carried, refused
 from gemmgen.research.progress import Counts
 from gemmgen.research.space import Member, Shape, Space
 from gemmgen.spec import GemmSpec
@@ -219,6 +219,8 @@ class Work:
         while len(items) >= BATCH or (items and not self.unbuilt[problem]):
             batch, items = items[:BATCH], items[BATCH:]
             self.waiting[problem] = items
+            if executor.remote:
+                batch = list(map(carried, batch))
             (columns,) = self.database.rows("SELECT * FROM problem WHERE id = ?", problem)
             self.under_way += 1
 

@@ -96,12 +96,22 @@ class Arguments:
                 self._refuse_shape(rule, view, expected)
         if not sizes["k"]:
             self._refuse_empty_sum()
-        # An empty tensor lies nowhere.
-        filled = [pair for pair in zip(self.rules, views, strict=True) if 0 not in pair[1].shape]
-        for rule, view in filled:
+        for rule, view in self._filled(views):
             _check_layout(rule, view)
-        _check_overlap(filled)
+        self.check_places(views)
         return sizes
+
+    def check_places(self, views: Sequence[TensorView]) -> None:
+        """Only the addresses, of tensors whose shapes and strides are known to be right."""
+        filled = self._filled(views)
+        for rule, view in filled:
+            if view.pointer % rule.layout.alignment:
+                _refuse_address(rule, view)
+        _check_overlap(filled)
+
+    def _filled(self, views: Sequence[TensorView]) -> list[tuple[Rule, TensorView]]:
+        """An empty tensor lies nowhere."""
+        return [pair for pair in zip(self.rules, views, strict=True) if 0 not in pair[1].shape]
 
     def _sizes(self, views: Sequence[TensorView]) -> dict[str, int]:
         sizes = dict(self._compiled)
@@ -173,14 +183,6 @@ def _check_layout(rule: Rule, view: TensorView) -> None:
             if rule.written
             else layout.fix.format(name=rule.name),
         )
-    if view.pointer % layout.alignment:
-        raise TensorError(
-            f"{rule.name} starts at an unaligned address",
-            where=rule.name,
-            expected=f"a multiple of {layout.alignment} bytes",
-            got=f"{view.pointer:#x}",
-            fix="a tensor of its own, or a slice that starts at such a multiple",
-        )
 
 
 def _check_overlap(filled: Sequence[tuple[Rule, TensorView]]) -> None:
@@ -211,6 +213,16 @@ def _check_overlap(filled: Sequence[tuple[Rule, TensorView]]) -> None:
 
 def _spelled(rule: Rule) -> str:
     return f"[{', '.join(map(str, rule.shape))}]"
+
+
+def _refuse_address(rule: Rule, view: TensorView) -> NoReturn:
+    raise TensorError(
+        f"{rule.name} starts at an unaligned address",
+        where=rule.name,
+        expected=f"a multiple of {rule.layout.alignment} bytes",
+        got=f"{view.pointer:#x}",
+        fix="a tensor of its own, or a slice that starts at such a multiple",
+    )
 
 
 def _refuse_kind(rule: Rule, tensor: object) -> NoReturn:

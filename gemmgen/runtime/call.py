@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gemmgen.errors import LaunchError
@@ -12,22 +13,51 @@ from gemmgen.plan import KernelPlan
 from gemmgen.runtime.layout import LAYOUTS, TensorView
 from gemmgen.runtime.tensor_map import TensorMapArgs, encode, tensor_map_args
 
+# Of what is no tensor map.
+NUMBERS = {"pointer": ctypes.c_void_p, "scalar": ctypes.c_uint32, "pitch": ctypes.c_uint64}
 
-def prepare_call(
-    plan: KernelPlan, sizes: Mapping[str, int], views: Sequence[TensorView]
-) -> tuple[int, tuple[Any, ...]]:
-    """Marshal the kernel's parameters, in the memory of the host.
+
+@dataclass(frozen=True)
+class Form:
+    """What calls with tensors of the same shapes and strides share."""
+
+    clusters: int  # that have a tile to compute; 0: nothing to launch
+    # In signature order: kind, number of the tensor, and its value in the first of these calls.
+    params: tuple[tuple[str, int, TensorMapArgs | int], ...]
+
+
+def form_of(plan: KernelPlan, sizes: Mapping[str, int], views: Sequence[TensorView]) -> Form:
+    """`sizes` and `views` are as `Arguments.check` gives and takes them."""
+    clusters = count_clusters(plan, sizes["m"], sizes["n"])
+    if not clusters:
+        return Form(0, ())
+    numbers = {argument.name: number for number, argument in enumerate(plan.arguments)}
+    values = param_values(plan, sizes, views)
+    params = zip(plan.params, values, strict=True)
+    return Form(
+        clusters,
+        tuple((param.kind, numbers.get(param.source, 0), value) for param, value in params),
+    )
+
+
+def marshal(form: Form, views: Sequence[TensorView]) -> tuple[int, tuple[Any, ...]]:
+    """The kernel's parameters for tensors at these places, in the memory of the host.
 
     The result is the address of an array with the address of every parameter, and what keeps these
     addresses good. Raises LaunchError when the driver refuses a tensor map.
     """
-    addresses, storage = zip(
-        *(
-            _marshal(param.kind, value)
-            for param, value in zip(plan.params, param_values(plan, sizes, views), strict=True)
-        ),
-        strict=True,
-    )
+    addresses: list[int] = []
+    storage: list[Any] = []
+    for kind, number, value in form.params:
+        if isinstance(value, TensorMapArgs):
+            tensor_map = encode(value, views[number].pointer)
+            addresses.append(tensor_map.address)
+            storage.append(tensor_map)
+        else:
+            place = views[number].pointer if kind == "pointer" else value
+            there = NUMBERS[kind](place)
+            addresses.append(ctypes.addressof(there))
+            storage.append(there)
     array = (ctypes.c_void_p * len(addresses))(*addresses)
     return ctypes.addressof(array), (array, *storage)
 
@@ -56,18 +86,6 @@ def param_values(
         else:
             values.append(tensor_map_args(param, *tensors[param.source]))
     return values
-
-
-NUMBERS = {"pointer": ctypes.c_void_p, "scalar": ctypes.c_uint32, "pitch": ctypes.c_uint64}
-
-
-def _marshal(kind: str, value: TensorMapArgs | int) -> tuple[int, Any]:
-    """The address of a parameter's value, and the object that keeps it there."""
-    if isinstance(value, TensorMapArgs):
-        tensor_map = encode(value)
-        return tensor_map.address, tensor_map
-    number = NUMBERS[kind](value)
-    return ctypes.addressof(number), number
 
 
 # --- The grid -----------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from gemmgen.counters import count
 from gemmgen.errors import DeviceError
 from gemmgen.runtime import driver, streams
 from gemmgen.runtime.arguments import Arguments, common_device, identity
-from gemmgen.runtime.call import count_clusters, count_ctas, prepare_call
+from gemmgen.runtime.call import Form, count_ctas, form_of, marshal
 from gemmgen.runtime.launch import Launch, LoadedKernel
+from gemmgen.runtime.layout import TensorView
 from gemmgen.runtime.loading import refuse_capture
 from gemmgen.target import COMPUTE_CAPABILITY
 
@@ -34,6 +35,7 @@ class GemmKernel:
         self._artifact = artifact
         self._arguments = Arguments(artifact.plan)
         self._launches: dict[tuple[Any, ...], Launch] = {}
+        self._forms: dict[tuple[Any, ...], Form] = {}
         self._loaded: dict[int, LoadedKernel] = {}
         self._loading = threading.Lock()
 
@@ -92,18 +94,30 @@ class GemmKernel:
     def _prepare(self, tensors: Sequence[torch.Tensor], num_sms: int | None) -> Launch:
         views = self._arguments.views(tensors)
         index = common_device(self._arguments.rules, tensors)
-        sizes = self._arguments.check(views)
-        clusters = count_clusters(self.plan, sizes["m"], sizes["n"])
-        if not clusters:
+        form = self._form(views)
+        if not form.clusters:
             return Launch.of_nothing()
         loaded = self._loaded.get(index) or self._load(index)
         geometry = self.plan.launch
-        ctas = count_ctas(clusters, geometry.cluster, loaded.resident_clusters, num_sms)
+        ctas = count_ctas(form.clusters, geometry.cluster, loaded.resident_clusters, num_sms)
         # The driver encodes tensor maps for a context; a thread that never used the GPU has none.
         with driver.current(loaded.context):
-            params, storage = prepare_call(self.plan, sizes, views)
+            params, storage = marshal(form, views)
         count("prepared_calls")
         return Launch(loaded, ctas, params, storage)
+
+    def _form(self, views: Sequence[TensorView]) -> Form:
+        """Of checked tensors. Activations come with few shapes, at many places."""
+        shapes = tuple([(view.shape, view.strides) for view in views])
+        form = self._forms.get(shapes)
+        if form is not None:
+            self._arguments.check_places(views)
+            return form
+        form = form_of(self.plan, self._arguments.check(views), views)
+        if len(self._forms) >= REMEMBERED_CALLS:
+            self._forms.clear()
+        self._forms[shapes] = form
+        return form
 
     def _load(self, index: int) -> LoadedKernel:
         driver.initialize()

@@ -69,16 +69,17 @@ class TensorMap:
 
 
 @lru_cache(maxsize=REMEMBERED_MAPS)
-def encode(args: TensorMapArgs) -> TensorMap:
-    """Raises LaunchError when the driver refuses the parameters.
+def encode(args: TensorMapArgs, address: int | None = None) -> TensorMap:
+    """With another address than that of the parameters, when it is given.
 
-    Remembered: weights keep their place while activations move.
+    Remembered: weights keep their place while activations move. Raises LaunchError when the driver
+    refuses the parameters.
     """
     tensor_map = TensorMap()
     driver.encode_tensor_map(
         tensor_map.address,
         DTYPES[args.dtype].tensor_map,
-        args.address,
+        args.address if address is None else address,
         args.dims,
         args.strides,
         args.box,

@@ -39,7 +39,7 @@ from gemmgen.target import H200
 def spec(**keys: Any) -> GemmSpec:
     """Dense FP8 with the fine-grained scales of every kernel here."""
     a, b = {"dtype": "e4m3", "scale": "1x128"}, {"dtype": "e4m3", "scale": "128x128"}
-    return GemmSpec(a=a, b=b, d={"dtype": "bf16"}, **keys)
+    return GemmSpec(**{"a": a, "b": b, "d": {"dtype": "bf16"}, **keys})
 
 
 # --- Problems -----------------------------------------------------------------------------------
@@ -163,9 +163,38 @@ def typed(a: str, b: str, d: str) -> GemmSpec:
     return GemmSpec(**keys, d={"dtype": d}, n=STRUCTURE_N, k=STRUCTURE_K)
 
 
-def grouped(grouping: str, tile: str) -> GemmSpec:
+def grouped(grouping: str, tile: str, **keys: Any) -> GemmSpec:
     groups, expected_m, n, k = GROUPED[grouping]
-    return spec(n=n, k=k, expected_m=expected_m, grouping=grouping, groups=groups, tile=tile)
+    sizes = {"n": n, "k": k, "expected_m": expected_m}
+    return spec(**sizes, grouping=grouping, groups=groups, tile=tile, **keys)
+
+
+# What happens to totals on their way out.
+E4M3 = {"dtype": "e4m3", "scale": "1x128"}
+WAYS_OUT: dict[str, dict[str, Any]] = {
+    "f32": {"d": {"dtype": "f32"}},
+    "f32, C": {"d": {"dtype": "f32"}, "accumulate": True},
+    "bf16, C": {"accumulate": True},
+    "bf16, C in f32": {"accumulate": True, "c": {"dtype": "f32"}},
+    "e4m3": {"d": E4M3},
+    "e4m3, C, bias, gelu": {"d": E4M3, "accumulate": True, "epilogue": ["bias", "gelu"]},
+    "bf16, bias, silu": {"epilogue": ["bias", "silu"], "bias": {"dtype": "f32"}},
+    "f32, relu": {"d": {"dtype": "f32"}, "epilogue": ["relu"]},
+}
+WAY_OUT_TILES = ("auto", "64x128", "128x128", "64x256")
+IN_PLACE = ("f32, C", "bf16, C")
+
+
+def leaving(way: str, tile: str = "auto", **keys: Any) -> GemmSpec:
+    """A dense kernel with a way out; N is no multiple of 128."""
+    sizes = {"n": STRUCTURE_N + 8, "k": STRUCTURE_K, **keys}
+    return spec(**sizes, tile=tile, **WAYS_OUT[way])
+
+
+def leaving_group(way: str, grouping: str) -> GemmSpec:
+    groups, expected_m, n, k = GROUPED[grouping]
+    keys = {"expected_m": expected_m, "grouping": grouping, "groups": groups}
+    return leaving(way, n=n + 8, k=k, **keys)
 
 
 # The specs of specs/, by file: every SASS pass is tried on them.
@@ -223,6 +252,9 @@ def all_specs() -> list[GemmSpec]:
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES | DIVIDED),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
+        *(leaving(way, tile) for way in WAYS_OUT for tile in WAY_OUT_TILES),
+        *(leaving(way, n="dynamic", k="dynamic") for way in WAYS_OUT),
+        *(leaving_group(way, grouping) for way in WAYS_OUT for grouping in GROUPED),
         *GOLDENS.values(),
         *(typed(*types) for types in ELEMENT_TYPES),
         *AXES.values(),
@@ -234,6 +266,7 @@ def all_specs() -> list[GemmSpec]:
 # --- Operators ----------------------------------------------------------------------------------
 
 OPS_MS = (1, 65, 300, 2000)
+CHAIN = 256  # rows and columns of products that follow each other
 MLP = (128, 512, 1024)  # rows, width of the input and of the output, width between
 
 
@@ -254,6 +287,15 @@ def ops_plans() -> list[KernelPlan]:
         ),
         (spec(n=584, k=912, grouping="masked", groups=4), (160, 160)),
     ]
+    bf16 = {"dtype": "bf16"}
+    for pdl in (False, True):
+        square = GemmSpec(a=bf16, b=bf16, d=bf16, n=CHAIN, k=CHAIN, pdl=pdl)
+        wanted.append((square, (CHAIN, CHAIN)))
+    wanted.append((spec(n=584, k=912, grouping="masked", groups=4, pdl=True), (160, 160)))
+    rows_and_k = {"dtype": "e4m3", "scale": "1x128"}
+    keys = {"grouping": "k_grouped", "groups": 3, "accumulate": True}
+    sliced = GemmSpec(a=rows_and_k, b=rows_and_k, d={"dtype": "f32"}, n=CHAIN, k="dynamic", **keys)
+    wanted.append((sliced, (CHAIN, CHAIN)))
     half = plan_set(wanted[0][0], (2000, 2000), replace(H200, sms=66))
     plans = [plan for item, rows in wanted for plan in plan_set(item, rows)]
     return list(dict.fromkeys([*plans, *half]))

@@ -49,10 +49,14 @@ def test_every_state_beside_every_peer(tmp_path: Path) -> None:
     assert spaced["us"] < spaced["events_us"] < spaced["us"] + 20
 
 
-@pytest.mark.parametrize("mode", ["contiguous", "contiguous_ends", "masked", "batched"])
+@pytest.mark.parametrize(
+    "mode", ["contiguous", "contiguous_ends", "masked", "batched", "k_grouped"]
+)
 def test_groups(tmp_path: Path, mode: str) -> None:
-    asked = spec(n=1024, k=512, grouping=mode, groups=4)
-    requested = run.requests([asked], {"m": (200,)}, {"": {}})
+    sliced = mode == "k_grouped"
+    asked = spec(n=1024, k="dynamic" if sliced else 512, grouping=mode, groups=4)
+    sizes = {"m": (200,), "k": (512 if sliced else None,)}
+    requested = run.requests([asked], sizes, {"": {}})
     outcome = measured(tmp_path, requested)
     ours = by_name(outcome.lines)["gemmgen"]
     assert (ours["status"], ours["groups"], ours["m"]) == ("ok", 4, 200)

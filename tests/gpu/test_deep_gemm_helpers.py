@@ -1,4 +1,4 @@
-"""The helpers and settings of the stand-in for DeepGEMM, and its calls in a CUDA graph, on a GPU."""
+"""Helpers and settings of the stand-in for DeepGEMM, and its calls in a CUDA graph, on a GPU."""
 
 from __future__ import annotations
 

@@ -28,9 +28,10 @@ INDICES = {
 CASES = [(grouping, index) for grouping, found in INDICES.items() for index in found]
 
 
-def operands(grouping: str, index, seed: int = 0) -> list[torch.Tensor]:
-    """A, its scales, B, its scales [and the index]; NaN in rows of A that no group owns."""
-    groups, _, n, k = GROUPED[grouping]
+def operands(grouping: str, index, seed: int = 0, n: int = 0) -> list[torch.Tensor]:
+    """A, its scales, B, its scales [and the index]; N may be another one."""
+    groups, _, usual_n, k = GROUPED[grouping]
+    n = n or usual_n
     generator = torch.Generator("cuda").manual_seed(seed)
     rows = (M,) if "contiguous" in grouping else (groups, M)
     a = torch.randn(*rows, k, device="cuda", generator=generator)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpu.kernels import GROUPED, MLP, OPS_MS, STRUCTURE_K, STRUCTURE_N, spec, use_bundle
+from gpu.kernels import CHAIN, GROUPED, MLP, OPS_MS, STRUCTURE_K, STRUCTURE_N, spec, use_bundle
 from gpu.problem import LARGEST_ERROR, known_problem, random_problem
 from gpu.test_grouped import INDICES, MARK, M, marked, operands, poison_nobodys_rows
 from gpu.test_grouped import assert_right as assert_groups_right
@@ -30,6 +30,7 @@ def _as_before():
     yield
     gemmgen.unseal()
     ops.set_num_sms(None)
+    ops.set_pdl(False)
 
 
 # --- Results ------------------------------------------------------------------------------------
@@ -81,6 +82,19 @@ def test_groups(grouping: str) -> None:
         d = torch.full(expected.shape, MARK, dtype=torch.bfloat16, device="cuda")
         call(grouping, inputs, out=d)
         assert_groups_right(d, expected)
+
+
+def test_slices_of_k_added_in_place() -> None:
+    generator = torch.Generator("cuda").manual_seed(5)
+    a, b = torch.randn(2, CHAIN, 384, device="cuda", generator=generator)
+    a8, scale_a = numerics.quantize(a, "e4m3", "1x128", layout="m_major")
+    b8, scale_b = numerics.quantize(b, "e4m3", "1x128", layout="m_major")
+    sizes = torch.tensor([128, 0, 256], dtype=torch.int32, device="cuda")
+    d = torch.randn(3, CHAIN, CHAIN, device="cuda", generator=generator)
+    operands = (a8, scale_a, b8, scale_b, sizes)
+    expected = d + numerics.grouped_reference("k_grouped", *operands, "1x128", "1x128")
+    assert ops.k_grouped_gemm(*operands, c=d, out=d) is d
+    assert numerics.relative_error(d, expected) <= LARGEST_ERROR
 
 
 def test_fewer_multiprocessors_give_the_same_bits() -> None:
@@ -270,6 +284,45 @@ def test_two_gpus() -> None:
         ops.gemm(problem.a, problem.scale_a, *inputs[2:])
 
 
+def chain(x: torch.Tensor, b: torch.Tensor, links: int = 40) -> torch.Tensor:
+    """Each product reads what the one before has written."""
+    for _ in range(links):
+        x = ops.gemm(x, None, b, None)
+    return x
+
+
+def test_kernels_that_start_early_see_what_those_before_wrote() -> None:
+    generator = torch.Generator("cuda").manual_seed(3)
+    x, b = torch.randn(2, CHAIN, CHAIN, device="cuda", generator=generator)
+    x, b = x.bfloat16(), (b / CHAIN**0.5).bfloat16()
+    expected = chain(x, b)
+    assert expected.abs().max() > 0
+    ops.set_pdl(True)
+    for _ in range(50):
+        assert numerics.equal_bits(chain(x, b), expected) == 1.0
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = chain(x, b)
+    for _ in range(50):
+        result.fill_(torch.nan)
+        graph.replay()
+        assert numerics.equal_bits(result, expected) == 1.0
+
+
+def test_kernels_that_start_early_see_the_counts_of_the_kernel_before() -> None:
+    inputs = operands("masked", INDICES["masked"][0])
+    wanted = inputs[4].clone()
+    expected = marked(numerics.grouped_reference("masked", *inputs))
+    d = torch.empty(expected.shape, dtype=torch.bfloat16, device="cuda")
+    ops.set_pdl(True)
+    for _ in range(50):
+        d.fill_(MARK)
+        inputs[4].zero_()
+        inputs[4].copy_(wanted)
+        ops.grouped_gemm_masked(*inputs, 160, out=d)
+        assert_groups_right(d, expected)
+
+
 # --- What is refused ----------------------------------------------------------------------------
 
 
@@ -322,11 +375,41 @@ except LaunchError as error:
 """
 
 
-def test_a_fault_of_another_kernel_is_told_as_such() -> None:
+FORK = """
+import os
+import torch
+from gpu.kernels import use_bundle
+from gpu.problem import random_problem
+from gemmgen import ops
+
+use_bundle()
+assert not torch.cuda.is_initialized()
+child = os.fork()
+d = ops.gemm(*random_problem(64, 128, 256).inputs)
+torch.cuda.synchronize()
+if child == 0:
+    os._exit(int(d.isnan().any()))
+assert os.waitpid(child, 0)[1] == 0
+print("both")
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """A process that imports what the tests do."""
     tests = str(Path(__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {tests!r})\n{FAULT}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "a kernel that was enqueued earlier failed; this one was not launched" in done.stdout
+    code = f"import sys; sys.path.insert(0, {tests!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_a_fault_of_another_kernel_is_told_as_such() -> None:
+    done = python(FAULT)
+    said = "a kernel that was enqueued earlier failed; this one was not launched"
+    assert said in done.stdout, done.stderr
+
+
+def test_a_process_may_fork_before_its_first_call() -> None:
+    done = python(FORK)
+    assert "both" in done.stdout, done.stderr
 
 
 # --- C ------------------------------------------------------------------------------------------

@@ -21,9 +21,13 @@ N, K, G = 136, 272, 2
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """`dispatch.run` with the emulator in the place of a GPU."""
 
-    def run(op, grouping, tensors, rows, num_sms) -> None:
+    def run(op, grouping, tensors, rows, num_sms, epilogue=()) -> None:
         named = dispatch.named_tensors(grouping, tensors)
-        plan = dispatch.plan_for(read_request(grouping, named, named["d"].dtype, rows), -1, num_sms)
+        plan = dispatch.plan_for(
+            read_request(grouping, named, named["d"].dtype, rows, epilogue=tuple(epilogue or ())),
+            -1,
+            num_sms,
+        )
         ptx = build_plan(plan).artifact.files["kernel.ptx"].decode()
         arguments = dispatch.as_arguments(plan, named)
         read = map(dispatch.as_it_is_read, plan.arguments, arguments)
@@ -117,3 +121,12 @@ def test_slices_of_k() -> None:
     expected = numerics.grouped_reference("k_grouped", a, None, b, None, sizes, "none", "none")
     assert d.shape == (3, 70, N)
     assert numerics.relative_error(d, expected) <= BOUND
+
+
+def test_an_epilogue() -> None:
+    inputs = operands(70)
+    bias = torch.randn(N, generator=torch.Generator().manual_seed(8)).bfloat16()
+    d = ops.gemm(*inputs, bias=bias, epilogue=["bias", "relu"])
+    expected = (numerics.reference(*inputs) + bias).clamp_min(0)
+    assert numerics.relative_error(d, expected) <= BOUND
+    assert numerics.equal_bits(ops.gemm(*inputs, bias=bias).clamp_min(0), d) == 1.0

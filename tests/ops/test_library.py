@@ -16,8 +16,8 @@ def torch_computes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands for all behind an operator: the product by `numerics`."""
     called = []
 
-    def run(op, grouping, tensors, rows, num_sms) -> None:
-        a, scale_a, b, scale_b, index, c, out = tensors
+    def run(op, grouping, tensors, rows, num_sms, epilogue=()) -> None:
+        a, scale_a, b, scale_b, index, _, c, out = tensors
         called.append(op)
         if grouping == "dense":
             d = numerics.gemm_two_level(a, scale_a, b, scale_b, torch.float32)
@@ -96,6 +96,17 @@ def test_a_compiled_model_has_no_graph_break_and_the_bits_of_eager(torch_compute
     compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
     assert numerics.equal_bits(compiled(x), expected) == 1.0
     assert torch_computes == ["gemm"] * 4
+
+
+def test_an_epilogue_is_traced(torch_computes) -> None:
+    inputs, bias = operands(64), torch.ones(128, dtype=torch.bfloat16)
+
+    def call(*tensors):
+        return ops.gemm(*tensors, bias=bias, epilogue=("bias", "relu"))
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    assert numerics.equal_bits(compiled(*inputs), call(*inputs)) == 1.0
+    assert torch_computes == ["gemm"] * 2
 
 
 def test_fake_tensors_have_the_shape_of_the_output() -> None:

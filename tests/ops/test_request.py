@@ -104,3 +104,15 @@ def test_slices_of_k() -> None:
     named = {"a": meta(64, 640, dtype=BF16), "b": meta(256, 640, dtype=BF16), "k_sizes": sizes}
     spec = read_request("k_grouped", named, F32, None).spec()
     assert (spec.groups, spec.n, spec.k) == (3, 256, "dynamic")
+
+
+def test_a_bias_and_its_epilogue_come_together() -> None:
+    a, b = meta(64, 384, dtype=BF16), meta(256, 384, dtype=BF16)
+    bias = {"bias": meta(256)}
+    spec = read_request("dense", {"a": a, "b": b, **bias}, BF16, None, epilogue=("bias", "silu"))
+    assert (spec.spec().epilogue, spec.spec().bias.dtype) == (("bias", "silu"), "f32")
+    assert read_request("dense", {"a": a, "b": b, **bias}, BF16, None).epilogue == ("bias",)
+    with pytest.raises(TensorError, match="come together"):
+        read_request("dense", {"a": a, "b": b}, BF16, None, epilogue=("bias",))
+    with pytest.raises(TensorError, match="come together"):
+        read_request("dense", {"a": a, "b": b, **bias}, BF16, None, epilogue=("silu",))

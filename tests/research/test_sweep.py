@@ -252,7 +252,10 @@ def test_a_second_sweep_of_the_same_file_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "r.db", definition([3]))
 
 
-def test_other_places_than_those_known_are_refused(tmp_path: Path) -> None:
+def test_other_places_than_those_known_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemmgen.research.dask_executor.CONNECT_SECONDS", 0.5)
     for place in ("slurm", "dask://127.0.0.1:1"):
         with pytest.raises(SweepError, match=r"executor|dask"):
             Sweep(definition([3]), tmp_path / "r.db").run(executor=place)
@@ -272,22 +275,20 @@ def test_the_command_builds_exports_and_goes_on(tmp_path: Path, run: Run) -> Non
     (tmp_path / "s.yaml").write_text(
         "base:\n  a: {dtype: e4m3, scale: 1x128}\n  b: {dtype: e4m3, scale: 128x128}\n"
         "  d: {dtype: bf16}\n"
-        "vary: {tile: [64x64, 128x240], unroll: [2, 16]}\n"
-        "shapes: [64x2048x512]\n"
+        "vary: {tile: [64x64, 64x100], unroll: [1, 2]}\n"
+        "shapes: [64x512x512]\n"
     )
     arguments = ("sweep", tmp_path / "s.yaml", "--db", tmp_path / "r.db", "--json")
     code, out, err = run(*arguments, "--no-gpu", "--export", "csv")
     assert code == 0, err
     counts = json.loads(out.splitlines()[-1])
-    assert set(counts) == {"variants", "built", "refused", "timed"}
-    assert counts["variants"] == 4 == counts["built"] + counts["refused"]
-    assert counts["built"] >= 2
-    assert counts["timed"] == 0
+    assert counts == {"variants": 4, "built": 2, "refused": 2, "timed": 0}
     with Database(tmp_path / "r.db") as database:
         rows = database.results()
         built = next(row for row in rows if row["build_status"] == "built")
         assert 'extern "C" __global__' in database.text(built["source"])
         assert built["registers"] > 30
+        assert built["cached"] == 0
         assert built["wgmma"] > 0
         assert built["ffma_yielding"] > 0
     exported = (tmp_path / "r.csv").read_text().splitlines()

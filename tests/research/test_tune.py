@@ -188,8 +188,18 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "gemmgen.research.executor.visible_gpus", lambda: [Gpu("0", "NVIDIA H200", 132)]
     )
+    planned = {
+        lower(SPEC.model_copy(update={"expected_m": m, **keys}), table=Table()).name
+        for m in (64, 128)
+        for keys in ({}, {"stages": 5})
+    }
+
+    def us(plan: KernelPlan) -> float:
+        """Everything is faster than what the planner takes."""
+        return 20.0 if plan.name in planned else distance(plan)
+
     monkeypatch.setattr(
-        "gemmgen.research.executor.LocalExecutor", lambda builders, gpus: Place(drift=0)
+        "gemmgen.research.executor.LocalExecutor", lambda builders, gpus: Place(us, drift=0)
     )
 
 
@@ -214,6 +224,16 @@ def test_the_command_writes_winners_that_show_tells_of(
     assert code == 0
     assert "64x7168x2048: " in out
     assert len(read(table)) == len(entries)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_winner_of_a_spec_that_decides_itself_is_told_not_kept(run: Run, tmp_path: Path) -> None:
+    path, table = tmp_path / "spec.yaml", tmp_path / "t.json"
+    path.write_text(SPEC.model_copy(update={"stages": 5}).to_yaml())
+    code, out, err = run("tune", path, "--seconds", 1, "-o", table)
+    assert code == 0, err
+    assert "not for the table" in out
+    assert not table.exists()
 
 
 @pytest.mark.usefixtures("gpu")

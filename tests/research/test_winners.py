@@ -12,8 +12,8 @@ from gemmgen.research.winners import compare, entries
 from gemmgen.spec import GemmSpec
 from gemmgen.tuned import Table
 
-SHAPE = (64, 2112, 7168)
-REQUEST = GemmSpec(**fakes.BASE, n=2112, k=7168, expected_m=64)
+SHAPE = (4096, 4096, 7168)
+REQUEST = GemmSpec(**fakes.BASE, n=4096, k=7168, expected_m=4096)
 
 
 def test_the_fastest_kernel_of_a_sweep_is_held_against_the_planners(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_fastest_kernel_of_a_sweep_is_held_against_the_planners(tmp_path: Pa
     asked = {
         "base": fakes.BASE,
         "vary": {"tile": [tile, "128x64"], "stages": [3, planned.pipeline.stages]},
-        "shapes": ["64x2112x7168", "128x7168x2048"],
+        "shapes": ["4096x4096x7168", "128x7168x2048"],
     }
     Sweep(asked, tmp_path / "r.db").run(executor=fakes.executor(), tell=lambda counts: None)
     with Database(tmp_path / "r.db") as database:

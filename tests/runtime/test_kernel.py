@@ -131,6 +131,30 @@ def test_memory_of_remembered_calls_is_bounded(gpus, make_kernel, make_tensors) 
     assert len(kernel._launches) == 1
 
 
+def test_known_shapes_at_wrong_places_are_refused(gpus, make_kernel, make_tensors) -> None:
+    kernel, tensors = make_kernel(), make_tensors(64)
+    kernel(*on_gpu(tensors))
+    shifted = torch.zeros(64 * 384 + 8).to(torch.float8_e4m3fn)[8:].view(64, 384)
+    with pytest.raises(TensorError, match="unaligned"):
+        kernel(*on_gpu(tensors | {"a": shifted}))
+    memory = torch.zeros(64 * 512, dtype=torch.bfloat16)
+    a = memory.view(torch.float8_e4m3fn)[: 64 * 384].view(64, 384)
+    with pytest.raises(TensorError, match="shares memory"):
+        kernel(*on_gpu(tensors | {"a": a, "d": memory[: 64 * 256].view(64, 256)}))
+    assert len(gpus.launches) == 1
+
+
+def test_tensors_that_move_are_launched_where_they_are(gpus, make_kernel, make_tensors) -> None:
+    kernel = make_kernel()
+    for _ in range(3):
+        tensors = on_gpu(make_tensors(64))
+        kernel(*tensors)
+        addresses = (ctypes.c_void_p * 6).from_address(gpus.launches[-1].params)
+        assert ctypes.c_uint64.from_address(addresses[4]).value == tensors[3].data_ptr()
+        placed = {encoded[0] for encoded in gpus.encoded}
+        assert {tensors[n].data_ptr() for n in (0, 1, 2, 4)} <= placed
+
+
 def test_wrong_tensors_launch_nothing(gpus, make_kernel, make_tensors) -> None:
     kernel = make_kernel()
     tensors = make_tensors(64)

@@ -129,9 +129,9 @@ def torch_bf16(operands: Operands) -> Candidate:
     if a.dtype != b.dtype:
         raise UnsupportedError(f"torch multiplies no {a.dtype} by {b.dtype}")
     out: dict[str, Any] = {"out_dtype": torch.float32} if problem.d == "f32" else {}
-    if problem.mode.startswith("contiguous"):
+    if problem.sliced or problem.mode.startswith("contiguous"):
         ends = torch.arange(1, problem.groups + 1, dtype=torch.int32, device=a.device)
-        offsets = ends * problem.room
+        offsets = ends * (problem.k if problem.sliced else problem.room)
         return Candidate("torch_bf16", lambda: torch._grouped_mm(a, b, offs=offsets), problem)
     product = torch.bmm if a.ndim == 3 else torch.mm
     comparable = problem.scales == "none/none" and torch_type(problem.a) == a.dtype

@@ -12,7 +12,7 @@ from typing import Any
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.errors import SpecError
-from gemmgen.grouping import GROUPINGS
+from gemmgen.grouping import GROUPINGS, K_SLICE
 from gemmgen.plan import KernelPlan
 from gemmgen.scaling import parse_granularity
 
@@ -45,6 +45,14 @@ class BenchProblem:
         Raises SpecError for a size that is missing, or another one than the kernel's.
         """
         asked = plan.problem
+        sliced = GROUPINGS[plan.scheduler.grouping].sliced
+        if sliced and k is not None and k % K_SLICE:
+            raise SpecError(
+                "slices of K that do not start with a scale block",
+                where="--k",
+                expected=f"multiples of {K_SLICE}: elements of K of one group",
+                got=k,
+            )
         return cls(
             plan.scheduler.grouping,
             asked.groups,

@@ -40,7 +40,8 @@ class Request:
     """One problem and the specs of the kernels that compute it, by label."""
 
     problem: BenchProblem
-    specs: Mapping[str, GemmSpec]
+    specs: dict[str, GemmSpec] = field(default_factory=dict)
+    refused: dict[str, tuple[GemmSpec, GemmgenError]] = field(default_factory=dict)  # variants
 
 
 @dataclass
@@ -68,19 +69,37 @@ def requests(
     """Every spec at every size, with its variants: the keys of a spec that differ, by label.
 
     A spec that leaves `expected_m` to the planner is planned for each M that is timed. Several
-    specs of one problem are candidates of one case. Raises SpecError and UnsupportedError.
+    specs of one problem are candidates of one case. Raises SpecError and UnsupportedError; of a
+    variant only where it fits no problem.
     """
-    found: dict[BenchProblem, dict[str, GemmSpec]] = {}
+    found: dict[BenchProblem, Request] = {}
     for number, spec in enumerate(specs):
         for m, n, k in itertools.product(*(sizes.get(name, (None,)) for name in SIZES)):
-            for label, keys in variants.items():
-                spelled = changed(spec, keys)
-                if m is not None and spelled.m == "dynamic" and spelled.expected_m == "auto":
-                    spelled = changed(spelled, {"expected_m": m})
-                problem = BenchProblem.of(lower(spelled), m, n, k)
-                by_label = found.setdefault(problem, {})
-                by_label[_free(label, number, spec, by_label)] = spelled
-    return [Request(problem, by_label) for problem, by_label in found.items()]
+            planned = _planned_for(spec, m)
+            problem = BenchProblem.of(lower(planned), m, n, k)
+            request = found.setdefault(problem, Request(problem))
+            for keys, changes in variants.items():
+                label = _free(keys, number, planned, request)
+                varied = _planned_for(changed(spec, changes), m)
+                try:
+                    lower(varied)
+                except GemmgenError as error:
+                    request.refused[label] = (varied, error)
+                else:
+                    request.specs[label] = varied
+    asked = list(found.values())
+    for label in variants:
+        fitting = any(label in request.specs for request in asked)
+        for request in asked:
+            if not fitting and label in request.refused:
+                raise request.refused[label][1]
+    return asked
+
+
+def _planned_for(spec: GemmSpec, m: int | None) -> GemmSpec:
+    if m is None or spec.m != "dynamic" or spec.expected_m != "auto":
+        return spec
+    return changed(spec, {"expected_m": m})
 
 
 def matching(requested: Sequence[Request], pattern: str) -> list[Request]:
@@ -111,11 +130,24 @@ def parse_variant(text: str) -> dict[str, Any]:
     return keys
 
 
-def _free(label: str, number: int, spec: GemmSpec, taken: Mapping[str, GemmSpec]) -> str:
-    """A label that no other kernel of the case has."""
+def _free(label: str, number: int, spec: GemmSpec, request: Request) -> str:
+    """A label that no other kernel of the case has: the name, or how the spec differs."""
+    taken = {*request.specs, *request.refused}
     if label not in taken:
         return label
-    return ", ".join(filter(None, (spec.name or f"kernel {number + 1}", label)))
+    own = spec.name or _differing(next(iter(request.specs.values())), spec)
+    found = ", ".join(filter(None, (own, label)))
+    if found not in taken:
+        return found
+    return ", ".join(filter(None, (found, f"kernel {number + 1}")))
+
+
+def _differing(first: GemmSpec, spec: GemmSpec) -> str:
+    """The keys of a spec that another one of the same problem has otherwise."""
+    theirs, own = (each.model_dump(mode="json", exclude_defaults=True) for each in (first, spec))
+    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key) and key != "name"]
+    values = {key: own.get(key, "auto") for key in keys}
+    return yaml.safe_dump(values, default_flow_style=True, width=1000).strip()[1:-1]
 
 
 def build(requested: Sequence[Request], out: Path, advance: Callable[[], None]) -> list[Case]:
@@ -163,7 +195,11 @@ def collect(requested: Sequence[Request], folders: Mapping[str, Path]) -> list[C
 
 
 def _case(request: Request, kernels: Sequence[BuiltKernel]) -> Case:
-    return Case(asdict(request.problem), kernels)
+    refused = [
+        BuiltKernel(label, spec.to_yaml(), None, str(error))
+        for label, (spec, error) in request.refused.items()
+    ]
+    return Case(asdict(request.problem), [*kernels, *refused])
 
 
 # --- The process that measures ------------------------------------------------------------------

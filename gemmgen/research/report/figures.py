@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log10
 from typing import Literal
 
 Style = Literal["points", "hollow", "line", "dashes", "box"]
@@ -62,13 +63,18 @@ class Panel:
     names: Sequence[str] = ()  # of x, in order, where it is no number
 
 
-NARROW = 30.0  # a range whose logarithmic axis has room for every digit
+NARROW = 30.0  # a range whose logarithmic axis has room for more marks than powers of ten
 
 
-def narrow(panel: Panel, axis: str) -> bool:
-    """Whether the values along `x` or `y` span little."""
+def digits(panel: Panel, axis: str) -> list[float]:
+    """Where a logarithmic axis, `x` or `y`, wants marks: at some digits, or at powers of ten."""
     values = [at for each in panel.series for at in getattr(each, axis) if isinstance(at, float)]
-    return bool(values) and max(values) < NARROW * min(values)
+    if not values or min(values) <= 0:
+        return []
+    low, high = min(values), max(values)
+    each: tuple[float, ...] = (1, 1.5, 2, 3, 5, 7) if high < NARROW * low else (1,)
+    decades = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
+    return [digit * 10.0**decade for decade in decades for digit in each]
 
 
 @dataclass(frozen=True)

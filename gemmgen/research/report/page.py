@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series, narrow
+from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series, digits
 from gemmgen.research.report.rows import Results, Row
 from gemmgen.version import __version__
 
@@ -37,7 +37,11 @@ LINE = "#E4E7EB"
 HEAT = [[0, "#0B6E4F"], [0.25, "#7BC8A4"], [0.5, "#FDF6E3"], [0.75, "#F2A65A"], [1, "#B23A48"]]
 MOST_NAMES = 6  # on an axis, before they are turned
 GAP, GAP_TURNED = 110, 165  # px between two rows of panels
-MARGIN = {"l": 68, "r": 24, "t": 34, "b": 56}
+COLORBAR = {
+    **{"title": {"text": "x best"}, "thickness": 12, "lenmode": "pixels", "len": 220},
+    **{"yanchor": "top", "y": 1},
+}
+MARGIN = {"l": 68, "r": 24, "t": 48, "b": 56}
 
 
 def html(results: Results, figures: Sequence[Figure]) -> str:
@@ -116,8 +120,10 @@ def _axes(plot: Any, panel: Panel, at: dict[str, int]) -> None:
         ("x", plot.update_xaxes, panel.x, panel.log_x),
         ("y", plot.update_yaxes, panel.y, panel.log_y),
     ):
-        digits = "D1" if narrow(panel, axis) else "D2"
-        scale: dict[str, Any] = {"type": "log", "dtick": digits} if log else {}
+        scale: dict[str, Any] = {}
+        if log:
+            marks = digits(panel, axis)
+            scale = {"type": "log", "tickvals": marks, "ticktext": [f"{at:g}" for at in marks]}
         update(title={"text": title, "standoff": 8}, **common, **scale, **at)
     if panel.names:
         order = {"categoryorder": "array", "categoryarray": list(panel.names)}
@@ -184,13 +190,7 @@ def _heat(grid: Grid, first: bool) -> Any:
         xgap=2,
         ygap=2,
         showscale=first,
-        colorbar={
-            "title": {"text": "x best"},
-            "thickness": 12,
-            "len": 0.5,
-            "yanchor": "top",
-            "y": 1,
-        },
+        colorbar=COLORBAR,
         hoverongaps=False,
     )
 

@@ -11,9 +11,9 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter
 
-from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series, narrow
+from gemmgen.research.report.figures import DARK, GREY, Figure, Grid, Panel, Series, digits
 
 DPI = 160
 WIDTH, HEIGHT = 10.0, 100.0  # inches across, px of a figure to an inch of height
@@ -89,8 +89,9 @@ def _panel(place: Any, panel: Panel) -> None:
     ):
         if log:
             scale("log")
-            axis.set_major_locator(LogLocator(subs=range(1, 10) if narrow(panel, name) else (1,)))
-            axis.set_major_formatter(ScalarFormatter())
+            shown = axis.get_view_interval()
+            marks = [at for at in digits(panel, name) if shown[0] <= at <= shown[1]]
+            axis.set_ticks(marks, [f"{at:g}" for at in marks])
             axis.set_minor_formatter(NullFormatter())
 
 

@@ -18,8 +18,13 @@ GROUPS = 3
 
 
 def plan_of(mode: str, **keys: object):
+    sizes: dict[str, object] = {"n": 136, "k": "dynamic" if mode == "k_grouped" else 144}
     groups = {} if mode == "dense" else {"grouping": mode, "groups": GROUPS}
-    return lower(spec(n=136, k=144, **groups, **keys))
+    return lower(spec(**sizes, **groups, **keys))
+
+
+def problem_of(plan, m: int) -> BenchProblem:
+    return BenchProblem.of(plan, m, None, 128 if plan.problem.k is None else None)
 
 
 # --- Sizes --------------------------------------------------------------------------------------
@@ -37,6 +42,8 @@ def test_sizes_come_from_the_plan_then_from_options() -> None:
         BenchProblem.of(plan, 64, None, None)
     with pytest.raises(SpecError, match="made for another K"):
         BenchProblem.of(plan, 64, 256, 512)
+    with pytest.raises(SpecError, match="slices of K"):
+        BenchProblem.of(plan_of("k_grouped"), 64, None, 144)
     with pytest.raises(SpecError, match="nothing to time"):
         BenchProblem.of(lower(spec(m=0)), None, None, None)
 
@@ -66,13 +73,13 @@ def test_bytes_that_a_call_has_to_move() -> None:
 @pytest.mark.parametrize("m", [5, 130])
 def test_the_runtime_takes_the_operands_of_every_grouping(mode: str, m: int) -> None:
     plan = plan_of(mode)
-    operands = Operands(BenchProblem.of(plan, m, None, None), "normal", 0, "cpu")
+    operands = Operands(problem_of(plan, m), "normal", 0, "cpu")
     tensors = operands.arguments(plan)
     arguments = Arguments(plan)
     views = arguments.views([*tensors.values()])
     # A CPU allocates less generously than a GPU; that tensors start at 16 bytes is for CUDA.
     sizes = arguments.check([TensorView(0x100000 * (n + 1), *v[1:]) for n, v in enumerate(views)])
-    assert (sizes["n"], sizes["k"]) == (136, 144)
+    assert (sizes["n"], sizes["k"]) == (136, 3 * 128 if mode == "k_grouped" else 144)
     assert tensors["d"].isnan().all()
     inside, around = operands.guarded_output(plan)
     guarded = arguments.views([*(tensors | {"d": inside}).values()])[-1]
@@ -85,7 +92,7 @@ def test_the_runtime_takes_the_operands_of_every_grouping(mode: str, m: int) -> 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_exact_product(mode: str) -> None:
     plan = plan_of(mode)
-    operands = Operands(BenchProblem.of(plan, 130, None, None), "normal", 0, "cpu")
+    operands = Operands(problem_of(plan, 130), "normal", 0, "cpu")
     *inputs, _ = operands.arguments(plan).values()
     expected = (
         numerics.reference(*inputs)
@@ -96,8 +103,7 @@ def test_the_exact_product(mode: str) -> None:
     assert numerics.relative_error(
         operands.reference().nan_to_num(), expected.nan_to_num()
     ) == pytest.approx(0, abs=1e-14)
-    rows = (~expected.isnan().all(dim=-1)).sum()
-    assert rows == (130 if mode == "dense" else GROUPS * 130)
+    assert (~expected.isnan().all(dim=-1)).sum() == (130 if mode == "dense" else GROUPS * 130)
 
 
 FP8 = [(x, y) for x in ("none", "tensor", "row", "1x128") for y in ("none", "row", "128x128")]
@@ -114,6 +120,7 @@ def of_type(name: str, **keys: object) -> dict[str, object]:
         {"a": {"dtype": "e4m3", "scale": "1x128"}, "b": {"dtype": "e4m3", "scale": "1x128"}},
         *(of_type("bf16", layout=layout) for layout in ("nt", "nn", "tn", "tt")),
         {"d": {"dtype": "f32"}, "accumulate": True},
+        {"swap_ab": True},
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ import pytest
 from research.bench.lines import candidate, case_of, field_of, lines_of
 from stand_ins import Compilers, spec
 
-from gemmgen import BenchError, SpecError
+from gemmgen import BenchError, GemmgenError, SpecError
 from gemmgen.research.bench import records, tables
 from gemmgen.research.bench import run as bench
 from gemmgen.research.bench.job import TOGETHER, Job
@@ -39,6 +39,31 @@ def test_variants_and_specs_of_one_problem_meet_in_one_case() -> None:
     (request,) = bench.requests(specs, {"m": (64,)}, variants)
     assert list(request.specs) == ["", "tile: 64x64", "two", "two, tile: 64x64"]
     assert str(request.specs["two, tile: 64x64"].tile) == "64x64"
+
+
+def test_a_variant_that_fits_one_problem_only_is_told_at_the_other(tmp_path) -> None:
+    rows = spec(**{name: {"dtype": "e4m3", "scale": "row"} for name in "ab"})
+    variants = {"": {}, "kept": {"promotion_interval": "none"}}
+    by_row, by_block = bench.requests([rows, spec()], {"m": (64,)}, variants)
+    assert list(by_row.specs) == ["", "kept"]
+    assert list(by_block.specs) == [""]
+    (_, case) = bench.collect([by_row, by_block], {"": tmp_path})
+    assert [(kernel.label, kernel.folder is None) for kernel in case.kernels] == [
+        ("", False),
+        ("kept", True),
+    ]
+    assert "promotion_interval" in case.kernels[1].reason
+    with pytest.raises(GemmgenError, match="promotion_interval"):
+        bench.requests([spec()], {"m": (64,)}, variants)
+
+
+def test_specs_of_one_problem_are_told_apart_by_what_differs() -> None:
+    specs = [spec(unroll=2), spec(sass=[], l2_hint={"b": "evict_first"}), spec(unroll=2)]
+    (request,) = bench.requests(specs, {"m": (64,)}, {"": {}})
+    first, second, third = request.specs
+    assert (first, third) == ("", "kernel 3")
+    asked = {"unroll": "auto", "sass": [], "l2_hint": {"b": "evict_first"}}
+    assert bench.parse_variant(second) == asked
 
 
 @pytest.mark.parametrize("text", ["tile", "tile: [", "a: {b: c}, unroll"])

@@ -46,6 +46,7 @@ def messages(monkeypatch, tmp_path):
         return [json.loads(json.dumps(message)) for message in said]
 
     monkeypatch.setattr(field, "load_kernel", computing(lambda d: None))
+    monkeypatch.setattr(field, "MOST_COPIES", 3)
     monkeypatch.setattr(worker, "DEVICE", "cpu")
     monkeypatch.setattr(worker, "Machine", lambda: machine)
     monkeypatch.setattr(worker, "device_index", lambda device: 0)
