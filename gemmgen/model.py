@@ -65,6 +65,7 @@ class Work:
     out_bytes: int  # of an element of D
     promotions: float  # of partial sums into FP32 totals, in a K tile
     yields: bool  # FFMA of the promotion yield
+    a_stationary: bool = False  # A is loaded once a row of tiles: next to nothing
 
     @classmethod
     def of(cls, plan: KernelPlan, m: int, n: int, k: int) -> Work:
@@ -85,6 +86,7 @@ class Work:
             out_bytes=DTYPES[plan.problem.d].bytes,
             promotions=plan.tile.k / interval if (interval := plan.promotion.interval_k) else 0.0,
             yields=bool(plan.sass.passes),
+            a_stationary=bool(getattr(plan.pipeline, "a_tiles", 0)),
         )
 
 
@@ -123,7 +125,9 @@ def predict(work: Work, sms: int, c: Coefficients) -> Prediction:
     serial = min(c.serial[work.consumers - 1] + (0.0 if work.yields else c.no_yields), 1.0)
     compute = max(tensor, promotion) + serial * min(tensor, promotion)
     compute += c.k_tile / c.clock / work.consumers
-    loaded = work.tile_m / work.cluster_n + work.tile_n / work.cluster_m
+    loaded = work.tile_n / work.cluster_m
+    if not work.a_stationary:
+        loaded += work.tile_m / work.cluster_n
     l2 = loaded * work.tile_k * work.bits / 8 / c.l2
     latency = c.latency / work.stages
     epilogue = c.epilogue / work.consumers + elements * work.out_bytes / c.store
@@ -177,19 +181,19 @@ def _longest(*times: float) -> float:
 # dense-variants-nvidia-h200.jsonl: the planner's own tiles, L2 dirty. `shared` is the hardware's.
 H200 = Coefficients(
     clock=1830,
-    launch=3.205,
-    tensor=1.258,
-    shared=128,
-    promotion=1.143,
-    k_tile=64.99,
-    serial=(1.0, 0.2028, 0.2514, 0.02553),
-    no_yields=0.199,
-    l2=4.361e5,
-    latency=0.9853,
-    epilogue=0.6994,
-    store=1.997e5,
-    last_wave=0.07751,
-    dram=3.534e6,
-    overlap=0.03531,
-    l2_bytes=1.905e7,
+    launch=1.58,
+    tensor=1.007,
+    shared=102.4,
+    promotion=4.017,
+    k_tile=143.7,
+    serial=(0.25, 0.1262, 0.1061, 0.1021),
+    no_yields=0.2073,
+    l2=1.092e05,
+    latency=0.9602,
+    epilogue=0.1749,
+    store=5.089e04,
+    last_wave=0.01938,
+    dram=3.034e06,
+    overlap=0.1411,
+    l2_bytes=4.763e06,
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gemmgen.plan_params import Extent as Extent
 from gemmgen.plan_params import KernelParam as KernelParam
 from gemmgen.plan_params import TensorArgument as TensorArgument
+from gemmgen.plan_pipeline import Pipeline as Pipeline
 from gemmgen.plan_record import from_record
 from gemmgen.plan_smem import Smem as Smem
 from gemmgen.plan_smem import SmemRegion as SmemRegion
@@ -217,10 +218,9 @@ class Promotion:
         """Sums stay in the tensor core's accumulators beyond one K tile."""
         return self.k_tiles != 1
 
-    @property
-    def stage_bytes(self) -> int:
-        """Of scales, that TMA delivers with a stage."""
-        return 4 * self.parts * (self.scales_a.rows + self.scales_b.rows)
+    def scale_bytes(self, scales: Scales) -> int:
+        """Of one operand's scales, that TMA delivers with a K tile."""
+        return 4 * self.parts * scales.rows
 
 
 @dataclass(frozen=True)
@@ -244,24 +244,13 @@ class Reduction:
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """The ring of shared-memory stages between producer and consumers."""
-
-    stages: int
-    stage_bytes: int  # bytes that TMA delivers to one full barrier
-    unroll: int  # K tiles in one pass of the K loop
-    early_wait: bool  # wait for the next stage and load its scales before promotion
-    hidden_length: bool  # the compiler must not know that the K loop has one pass
-    reason: str
-
-
-@dataclass(frozen=True)
 class Scheduler:
     """Which CTA computes which tile, and in which order."""
 
     grouping: str
     raster_band: int  # cluster tiles along M that are visited before the next column
     reason: str
+    by_row: bool = False  # a CTA stays in a row of tiles for as long as it can
 
 
 @dataclass(frozen=True)
@@ -273,6 +262,8 @@ class Launch:
     shared_bytes: int
     programmatic: bool  # it may start before the kernel ahead of it has ended, and waits for it
     reason: str
+    # As many CTAs for every row of tiles, if that idles no more than one in so many; 0: no matter.
+    most_idle: int = 0
 
 
 @dataclass(frozen=True)

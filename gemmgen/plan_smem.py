@@ -20,6 +20,11 @@ class SmemRegion:
         return self.stride * self.count
 
     @property
+    def array(self) -> bool:
+        """Whether it is indexed; A is, also when it has one K tile that stays."""
+        return self.count > 1 or self.name in ("a", "scale_a")
+
+    @property
     def end(self) -> int:
         return self.offset + self.bytes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gemmgen.grouping import Grouping
-from gemmgen.plan import KernelPlan, Operand, Promotion, Scales
+from gemmgen.plan import KernelPlan, Operand, Scales
 
 WIDTH = 100  # columns of a line
 
@@ -88,6 +88,21 @@ class Spelling:
         a, b = self._plan.promotion.scales_a, self._plan.promotion.scales_b
         names = [", scales_a"] * (a.way in ("stage", "ahead")) + [", scales_b"] * (b.way == "ahead")
         return "scales" + "".join(names) if names else ""
+
+    @property
+    def k_tile_of_a(self) -> str:
+        """Where the K tile of A that is multiplied lies."""
+        return "k_tile" if self._plan.pipeline.a_stationary else "ring.stage"
+
+    @property
+    def first_a_of_interval(self) -> str:
+        """Where the first K tile of A of several that are summed lies."""
+        return "first_a" + " + k_tile * (kBytesA / 16)" * self._plan.pipeline.a_stationary
+
+    def in_stage(self, name: str, ring: str = "ring", k_tile: str = "k_tile") -> str:
+        """The address of an operand's K tile, or of its scales."""
+        stays = self._plan.pipeline.a_stationary and name.endswith("a")
+        return f"ring.{name}({k_tile})" if stays else f"{ring}.{name}()"
 
     @property
     def scaled(self) -> bool:
@@ -226,44 +241,46 @@ class Spelling:
     @property
     def copies(self) -> list[Copy]:
         """What fills a stage, in the order in which it is asked for: what streams comes first."""
-        plan, cluster = self._plan, self._plan.cluster
-        promotion = plan.promotion
-        return [
-            self._operand_copy(plan.operand_b, "n", cluster.multicast_b, "m"),
-            self._operand_copy(plan.operand_a, "m", cluster.multicast_a, "n"),
-            *(
-                self._scale_copy(promotion, x, axis)
-                for (x, s), axis in zip(self.scales, "mn", strict=True)
-                if s.way == "stage"
-            ),
-        ]
+        (b, *scale_b), (a, *scale_a) = self.copies_of_b, self.copies_of_a
+        return [b, a, *scale_a, *scale_b]
 
-    def _operand_copy(self, operand: Operand, axis: str, multicast: bool, rank: str) -> Copy:
+    @property
+    def copies_of_a(self) -> list[Copy]:
+        return self._copies(self._plan.operand_a, "m", self._plan.cluster.multicast_a, "n")
+
+    @property
+    def copies_of_b(self) -> list[Copy]:
+        return self._copies(self._plan.operand_b, "n", self._plan.cluster.multicast_b, "m")
+
+    def _copies(self, operand: Operand, axis: str, multicast: bool, rank: str) -> list[Copy]:
         name, upper = operand.name, operand.name.upper()
         several = operand.boxes > 1
-        smem = f"ring.{name}()" + f" + i * kBoxBytes{upper}" * several
+        smem = self.in_stage(name) + f" + i * kBoxBytes{upper}" * several
         start = f"tile.{axis}" + f" + i * kBoxColumns{upper}" * several
         where = ("k", start) if operand.major == "k" else (start, "k")
         extra = (
             self._group(name) + [f"ctas_{name}"] * multicast + [f"policy_{name}"] * operand.hinted
         )
         function = "tma_multicast" if multicast else "tma_load"
-        return Copy(
+        copy = Copy(
             call=f"{function}({', '.join([smem, f'map_{name}', 'full', *where, *extra])});",
             condition=f"if (tile.rank_{rank} == 0) " if multicast else "",
             count=f"kBoxes{upper}" if several else "",
         )
+        return [copy, *self._scale_copies(name, axis)]
 
-    def _scale_copy(self, promotion: Promotion, operand: str, axis: str) -> Copy:
-        upper, parts = operand.upper(), promotion.parts > 1
-        smem = f"ring.scale_{operand}()" + f" + i * kBytesPart{upper}" * parts
+    def _scale_copies(self, operand: str, axis: str) -> list[Copy]:
+        if dict(self.scales)[operand].way != "stage":
+            return []
+        upper, parts = operand.upper(), self._plan.promotion.parts > 1
+        smem = self.in_stage(f"scale_{operand}") + f" + i * kBytesPart{upper}" * parts
         k = "(k + i * kIntervalK)" if parts else "k"
         # From a multiple of 16 bytes on: TMA takes no other coordinate on the innermost axis.
         any_row = self._grouping.any_row and operand == "a"
         start = "tile.m - tile.m % 4" if any_row else f"tile.{axis}"
         where = [start, f"{k} / kScaleBlockK{upper}", *self._group(f"scale_{operand}")]
         call = f"tma_load({', '.join([smem, f'map_scale_{operand}', 'full', *where])});"
-        return Copy(call, count="kParts" if parts else "")
+        return [Copy(call, count="kParts" if parts else "")]
 
     def _group(self, name: str) -> list[str]:
         return ["tile.group"] * (name in self._grouping.grouped)

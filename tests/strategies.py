@@ -65,6 +65,7 @@ buildable = st.fixed_dictionaries(
         "split_k": auto_or(st.integers(1, 2)),
         "swap_ab": auto_or(st.booleans()),
         "raster": auto_or(st.integers(1, 40)),
+        "schedule": st.sampled_from(("auto", "auto", "a_stationary")),
         "l2_hint": auto_or(st.just({"b": "evict_first"})),
         "sass": auto_or(st.sampled_from(([], ["sparse_yield"], ["interleave_ffma"]))),
         "toolchain": auto_or(st.just("12.8")),

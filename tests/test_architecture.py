@@ -21,9 +21,12 @@ ROOMS: dict[str, set[str]] = {
     "version": set(),
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
-    "plan": {"target", "plan_params", "plan_record", "plan_smem", "plan_store"},
+    "plan": {
+        *("target", "plan_params", "plan_pipeline", "plan_record", "plan_smem", "plan_store"),
+    },
     "plan_params": {"target"},
     "plan_record": {"target"},
+    "plan_pipeline": set(),
     "plan_store": {"target"},
     "plan_smem": set(),
     "model": {"plan", *AXES},

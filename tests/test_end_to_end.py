@@ -19,7 +19,7 @@ from gemmgen.build import build_kernel
 from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelPlan
 from gemmgen.runtime.arguments import Arguments
-from gemmgen.runtime.call import count_clusters, count_ctas, param_values
+from gemmgen.runtime.call import count_clusters, count_ctas, param_values, with_equal_rows
 from gemmgen.runtime.layout import TensorView
 from gemmgen.runtime.tensor_map import TensorMapArgs
 from gemmgen.spec import GemmSpec
@@ -87,10 +87,11 @@ def call(plan: KernelPlan, ptx: str, *tensors: torch.Tensor, resident: int = 2) 
         return storages.address(value) if kind == "pointer" else value
 
     clusters = count_clusters(plan, sizes["m"], sizes["n"])
+    ctas = count_ctas(clusters, plan.launch.cluster, resident, None)
     emulator.launch(
         emulator.load(ptx),
         plan.name,
-        grid=(count_ctas(clusters, plan.launch.cluster, resident, None),),
+        grid=(with_equal_rows(plan, sizes["m"], ctas),),
         block=(plan.launch.threads,),
         cluster=(plan.launch.cluster,),
         shared_bytes=plan.launch.shared_bytes,

@@ -20,7 +20,7 @@ from gemmgen.dtypes import DTYPES
 from gemmgen.export import write_library
 from gemmgen.grouping import GROUPINGS
 from gemmgen.runtime.arguments import Arguments
-from gemmgen.runtime.call import count_clusters, count_ctas, param_values
+from gemmgen.runtime.call import count_clusters, count_ctas, param_values, with_equal_rows
 from gemmgen.runtime.layout import TensorView
 from gemmgen.runtime.tensor_map import TensorMapArgs
 
@@ -40,6 +40,7 @@ PLANS = [
     lower(spec(n=N, k=K, accumulate=True, tile="64x64")),
     lower(spec(n=N, k=K, pdl=True, tile="64x64")),
     lower(spec(n=N, k=K, pdl=True, tile="64x64", cluster="2x1")),
+    lower(spec(n=N, k=K, schedule="a_stationary", tile="64x64")),
     lower(spec(n=N, k=K, tile="16x64")),
     lower(spec(n=N, k=K, tile="16x64", warpgroups="1x1x2", split_k=2)),
     *(
@@ -141,6 +142,7 @@ def expected_lines(plan, views, num_sms: int) -> list[str]:
         return []
     resident = 132 if plan.launch.cluster == 1 else 60
     ctas = count_ctas(clusters, plan.launch.cluster, resident, num_sms or None)
+    ctas = with_equal_rows(plan, sizes["m"], ctas)
     lines, params = [], []
     for param, value in zip(plan.params, param_values(plan, sizes, views), strict=True):
         if not isinstance(value, TensorMapArgs):
@@ -172,7 +174,10 @@ def expected_lines(plan, views, num_sms: int) -> list[str]:
 @needs_cc
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name[:30])
 def test_the_driver_is_told_the_same_as_from_python(library: Path, plan) -> None:
-    cases = [(views_of(plan, m), num_sms) for m, num_sms in ((128, 0), (1, 0), (1000, 6), (0, 0))]
+    cases = [
+        (views_of(plan, m), num_sms)
+        for m, num_sms in ((128, 0), (1, 0), (1000, 6), (640, 41), (0, 0))
+    ]
     done = run(library, plan, cases)
     assert done.returncode == 0, done.stderr
     loaded = ["load cubin of g", f"function {plan.name}", f"attribute 8 {plan.launch.shared_bytes}"]

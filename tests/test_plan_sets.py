@@ -45,6 +45,7 @@ def test_expected_rows(grouping: str, rows: int) -> None:
         {},
         {"n": 2112, "k": 8192},
         {"n": 7168, "k": 2048},
+        {"n": 7168, "k": 512},
         {"n": 7168, "k": 16384},
         {"grouping": "masked", "groups": 8},
     ],
@@ -56,7 +57,7 @@ def test_every_m_has_the_planners_choice(keys: dict[str, object]) -> None:
     for m in (1, 16, 64, 65, 128, 129, 1000, 4096, 20_000):
         plan, choice = kernels.for_rows(m), reasoned_plan(spec(**keys), m_bucket(m))
         assert plan in kernels.plans
-        for part in ("tile", "cluster", "warps", "mma", "pipeline", "operand_b"):
+        for part in ("tile", "cluster", "warps", "mma", "pipeline", "operand_b", "launch"):
             ours, theirs = getattr(plan, part), getattr(choice, part)
             assert {**vars(ours), "reason": ""} == {**vars(theirs), "reason": ""}
 

@@ -104,9 +104,9 @@ def _lower_structure(
         target,
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
-    scheduler = choose_raster(spec, problem, tile, cluster)
+    scheduler = choose_raster(spec, problem, tile, cluster, pipeline)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
-    launch = choose_launch(spec, warps, cluster, smem)
+    launch = choose_launch(spec, warps, cluster, smem, scheduler)
     name = kernel_name(
         spec,
         problem,

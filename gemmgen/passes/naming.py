@@ -73,6 +73,7 @@ def kernel_name(
         f"_{name}" + (f"_{problem.bias}" if name == "bias" else "") for name in problem.operations
     )
     hints += "_pdl" if spec.pdl else ""
+    order = "astat" if scheduler.by_row else f"r{scheduler.raster_band}"
     return (
         f"gemm_{mode}{layout}{a}_{b}_{d}{addends}{sizes}{interval}"
         f"_{'swap' * mma.swap_ab}t{tile.m}x{tile.n}x{tile.k}"
@@ -80,7 +81,7 @@ def kernel_name(
         f"{f'x{warps.consumers_k}' * (warps.consumers_k > 1)}"
         f"_c{cluster.m}x{cluster.n}{f'x{cluster.k}' * (cluster.k > 1)}"
         f"_s{pipeline.stages}_u{pipeline.unroll}"
-        f"{'_ew' if pipeline.early_wait else ''}_r{scheduler.raster_band}{hints}{_code(spec)}"
+        f"{'_ew' if pipeline.early_wait else ''}_{order}{hints}{_code(spec)}"
     )
 
 

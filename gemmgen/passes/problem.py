@@ -142,7 +142,7 @@ def _unbuilt(spec: GemmSpec) -> Iterator[str]:
     if GROUPINGS[spec.grouping].scheduler is None:
         modes = ", ".join(row.name for row in GROUPINGS.values() if row.scheduler)
         yield f"grouping: {spec.grouping}; built: {modes}"
-    if spec.schedule not in ("auto", "cooperative"):
-        yield f"schedule: {spec.schedule}; built: cooperative"
+    if spec.schedule == "pingpong":
+        yield f"schedule: {spec.schedule}; built: cooperative, a_stationary"
     if spec.split_k not in ("auto", 1, 2):
         yield f"split_k: {spec.split_k}; built: 1, 2"

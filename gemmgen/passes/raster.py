@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from gemmgen.errors import SpecError
 from gemmgen.passes.structure import ASSUMED_K
-from gemmgen.plan import Cluster, Problem, Scheduler, Tile
+from gemmgen.plan import Cluster, Pipeline, Problem, Scheduler, Tile
 from gemmgen.spec import GemmSpec
 
 # With short K every tile along M before the next column is fastest, with long K bands of 16 are;
 # between them the width of a band made no difference (docs/kernel-notes.md).
 SHORT_K, LONG_K = 2048, 16384
 WIDEST_BAND = 32
+ALL_ROWS = 2**31 - 1  # a band of every tile along M
 GROUP_ROWS = 128  # that are of one group, with `grouping: contiguous`
 
 
-def choose_raster(spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster) -> Scheduler:
+def choose_raster(
+    spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster, pipeline: Pipeline
+) -> Scheduler:
     """Bands along M: the CTAs that run at the same time share rows of A and of B in L2.
 
     Raises SpecError for a band that clusters do not fill, and for tiles that two groups share.
     """
     if spec.grouping == "contiguous":
         _within_one_group(tile, cluster)
+    if pipeline.a_stationary:
+        reason = "row by row: a CTA loads its rows of A once, and all rows share the columns of B"
+        return Scheduler(spec.grouping, ALL_ROWS, reason, by_row=True)
     band, reason = _band(spec, problem, tile)
     if spec.raster != "auto" and band % cluster.m:
         raise SpecError(

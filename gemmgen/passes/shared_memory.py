@@ -19,6 +19,7 @@ def lay_out_shared_memory(
 ) -> Smem:
     """Regions in order of falling alignment, so that padding stays small."""
     stages = pipeline.stages
+    of_a = pipeline.a_tiles or stages
     stored = (
         ("d", store.buffer_bytes, warps.consumer_warps * store.buffers, store.swizzle.alignment),
     )
@@ -27,11 +28,11 @@ def lay_out_shared_memory(
         (name, BARRIER_BYTES, 1, BARRIER_BYTES) for name in ("parts_full", "parts_empty")
     )
     arrays = (
-        ("a", operand_a.stage_bytes, stages, operand_a.swizzle.alignment),
+        ("a", operand_a.stage_bytes, of_a, operand_a.swizzle.alignment),
         ("b", operand_b.stage_bytes, stages, operand_b.swizzle.alignment),
         *(() if store.direct else stored),
         *(parts if reduction.divided else ()),
-        ("scale_a", promotion.parts * promotion.scales_a.bytes, stages, TMA_ALIGNMENT),
+        ("scale_a", promotion.parts * promotion.scales_a.bytes, of_a, TMA_ALIGNMENT),
         ("scale_b", promotion.parts * promotion.scales_b.bytes, stages, TMA_ALIGNMENT),
         ("full_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
         ("empty_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),

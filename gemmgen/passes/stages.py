@@ -9,6 +9,7 @@ from gemmgen.grouping import Grouping
 from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import lay_out_shared_memory
+from gemmgen.passes.stationary import resident_k_tiles
 from gemmgen.passes.structure import Structure
 from gemmgen.plan import (
     Mma,
@@ -71,14 +72,21 @@ def choose_pipeline(
             got=f"promotion_interval {promotion.interval_k or 'none'}, K tiles of {tile.k}",
             fix="early_wait: auto",
         )
+    a_tiles = resident_k_tiles(spec, problem, structure, tile)
+    # A TMA box counts in full, also where it hangs over the edge of the tensor.
+    bytes_a, bytes_b = (
+        operand.stage_bytes + promotion.scale_bytes(scales)
+        for operand, scales in ((operand_a, promotion.scales_a), (operand_b, promotion.scales_b))
+    )
     pipeline = Pipeline(
         stages=asked or least,
-        # A TMA box counts in full, also where it hangs over the edge of the tensor.
-        stage_bytes=operand_a.stage_bytes + operand_b.stage_bytes + promotion.stage_bytes,
+        stage_bytes=bytes_b if a_tiles else bytes_a + bytes_b,
         unroll=unroll,
         early_wait=early_wait,
         hidden_length=tight and problem.k is not None and problem.k <= tile.k,
         reason="",
+        a_tiles=a_tiles,
+        a_bytes=bytes_a if a_tiles else 0,
     )
 
     def bytes_of(stages: int, buffers: int) -> int:
@@ -91,9 +99,10 @@ def choose_pipeline(
     require(
         bytes_of(pipeline.stages, 1),
         target.shared_memory,
-        f"shared memory of a CTA in bytes, with {pipeline.stages} stages",
+        f"shared memory of a CTA in bytes, with {pipeline.stages} stages"
+        + f" and {a_tiles} K tiles of A" * (a_tiles > 0),
         where=f"tile {tile.m}x{tile.n}x{tile.k}",
-        fix="fewer stages or a smaller tile",
+        fix="fewer stages or a smaller tile" + ", or schedule: cooperative" * (a_tiles > 0),
     )
     stages, depth = pipeline.stages, "asked for"
     if asked is None:
@@ -108,6 +117,8 @@ def choose_pipeline(
     if not (store.direct or mma.swap_ab) and bytes_of(stages, 2) <= target.shared_memory:
         buffers = 2
     reason = f"stages: {depth}; unroll: {unroll_reason}"
+    if a_tiles:
+        reason += f"; {a_tiles} K tiles of A stay, {a_tiles * bytes_a} bytes: only B streams"
     return (
         dataclasses.replace(pipeline, stages=stages, reason=reason),
         dataclasses.replace(store, buffers=buffers),

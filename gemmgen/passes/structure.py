@@ -27,6 +27,7 @@ class Structure:
     swap_ab: bool = False
     warpgroups_k: int = 1
     split_k: int = 1
+    a_stationary: bool = False
     reason: str = ""
 
     @property

@@ -45,6 +45,7 @@ def space(spec: GemmSpec) -> dict[str, list[Any]]:
             *("1x1x2", "1x1x3", "1x1x4"),
         ],
         "split_k": ["auto", 2],
+        "schedule": ["auto", "a_stationary"],
         "stages": ["auto", 3, 4, 5, 6, 8, 12],
         "unroll": ["auto", 1, 2, 4, 8],
         "early_wait": ["auto", True, False],

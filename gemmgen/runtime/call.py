@@ -21,6 +21,7 @@ NUMBERS = {"pointer": ctypes.c_void_p, "scalar": ctypes.c_uint32, "pitch": ctype
 class Form:
     """What calls with tensors of the same shapes and strides share."""
 
+    m: int
     clusters: int  # that have a tile to compute; 0: nothing to launch
     # In signature order: kind, number of the tensor, and its value in the first of these calls.
     params: tuple[tuple[str, int, TensorMapArgs | int], ...]
@@ -30,11 +31,12 @@ def form_of(plan: KernelPlan, sizes: Mapping[str, int], views: Sequence[TensorVi
     """`sizes` and `views` are as `Arguments.check` gives and takes them."""
     clusters = count_clusters(plan, sizes["m"], sizes["n"])
     if not clusters:
-        return Form(0, ())
+        return Form(sizes["m"], 0, ())
     numbers = {argument.name: number for number, argument in enumerate(plan.arguments)}
     values = param_values(plan, sizes, views)
     params = zip(plan.params, values, strict=True)
     return Form(
+        sizes["m"],
         clusters,
         tuple((param.kind, numbers.get(param.source, 0), value) for param, value in params),
     )
@@ -118,3 +120,10 @@ def count_ctas(clusters: int, cluster: int, resident_clusters: int, num_sms: int
             )
         resident_clusters = min(resident_clusters, num_sms // cluster)
     return cluster * min(clusters, resident_clusters)
+
+
+def with_equal_rows(plan: KernelPlan, m: int, ctas: int) -> int:
+    """As many CTAs, or a few less where every row of tiles should have the same number."""
+    most_idle = plan.launch.most_idle
+    idle = ctas % -(-m // plan.tile.m)
+    return ctas - idle if most_idle and most_idle * idle <= ctas else ctas

@@ -119,6 +119,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "128x128 no early wait": {"tile": "128x128", "early_wait": False},
     "64x64 unroll 1, no early wait": {"tile": "64x64", "unroll": 1, "early_wait": False},
     **{f"64x64 raster {r}": {"tile": "64x64", "raster": r} for r in (1, 2, 16)},
+    **{f"{t} A stays": {"tile": t, "schedule": "a_stationary"} for t in ("64x64", "128x128")},
     "hints": {"tile": "64x64", "l2_hint": {"a": "evict_last", "b": "evict_first"}},
     "not patched": {"tile": "128x128", "sass": [], "name": "not_patched"},
     "interleaved": {"tile": "128x128", "sass": ["interleave_ffma"], "name": "interleaved"},
@@ -126,6 +127,19 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     **{f"swapped {m}x64": {"tile": f"{m}x64", "swap_ab": True} for m in (8, 16, 24, 32, 48, 64)},
     **{f"swapped 16x{n}": {"tile": f"16x{n}"} for n in (128, 192, 256)},
     "swapped, no early wait": {"tile": "16x64", "early_wait": False, "unroll": 1},
+}
+# A in shared memory: keys, and a problem whose CTAs compute many tiles of a row.
+STATIONARY: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
+    "192x128": ({"tile": "192x128"}, (4096, 7168, 512)),
+    "192x128, 25 rows of tiles": ({"tile": "192x128"}, (4700, 7168, 512)),
+    "192x128, more rows than multiprocessors": ({"tile": "192x128"}, (30000, 1032, 256)),
+    "192x128, ragged": ({"tile": "192x128"}, (4001, 3048, 400)),
+    "192x128, one K tile": ({"tile": "192x128"}, (4096, 4096, 128)),
+    "192x128, two stages": ({"tile": "192x128", "stages": 2}, (4096, 4096, 512)),
+    "128x192": ({"tile": "128x192"}, (4096, 7168, 512)),
+    "128x256": ({"tile": "128x256"}, (4096, 7168, 512)),
+    "128x176": ({"tile": "128x176"}, (4096, 2112, 512)),
+    "64x128": ({"tile": "64x128"}, (500, 24576, 1536)),
 }
 # K divided: sums are added in another order, so the bits are those of no other structure.
 DIVIDED: dict[str, dict[str, Any]] = {
@@ -243,6 +257,13 @@ def structure(name: str) -> GemmSpec:
     return spec(n=STRUCTURE_N, k=STRUCTURE_K, **(STRUCTURES | DIVIDED)[name])
 
 
+def stationary(name: str, schedule: str = "a_stationary") -> GemmSpec:
+    keys, (m, n, k) = STATIONARY[name]
+    if schedule == "cooperative":
+        keys = {"tile": keys["tile"]}
+    return spec(n=n, k=k, expected_m=m, schedule=schedule, **keys)
+
+
 def all_specs() -> list[GemmSpec]:
     """Every kernel once; two specs with one plan are one kernel."""
     specs = [
@@ -251,6 +272,7 @@ def all_specs() -> list[GemmSpec]:
         *(few(n, k) for n in EDGE_NS for k in EDGE_KS),
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES | DIVIDED),
+        *(stationary(name, s) for name in STATIONARY for s in ("a_stationary", "cooperative")),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
         *(leaving(way, tile) for way in WAYS_OUT for tile in WAY_OUT_TILES),
         *(leaving(way, n="dynamic", k="dynamic") for way in WAYS_OUT),

@@ -72,7 +72,9 @@ def test_shared_memory_fits_and_regions_do_not_overlap(keys: dict[str, Any]) -> 
         assert region.stride % region.alignment == 0, "every element of the array is aligned"
     assert regions[-1].end == plan.smem.bytes
     assert plan.smem.region("a").stride == plan.operand_a.stage_bytes
-    assert plan.pipeline.stage_bytes == (
+    of_a = plan.pipeline.a_tiles or plan.pipeline.stages
+    assert plan.smem.region("a").count == plan.smem.region("scale_a").count == of_a
+    assert plan.pipeline.stage_bytes + plan.pipeline.a_bytes == (
         plan.operand_a.stage_bytes + plan.operand_b.stage_bytes + 4 * plan.tile.m
     )
 
@@ -200,6 +202,7 @@ WINNERS = {
     (4096, 4096, 7168): ("128x256", "2x1x1", "1x1x1"),
     (4096, 7168, 2048): ("128x256", "2x1x1", "1x1x1"),
     (8192, 8192, 8192): ("192x128", "3x1x1", "1x1x1"),
+    (4096, 32768, 512): ("192x128 a_stationary", "3x1x1", "1x1x1"),
 }
 
 
@@ -209,11 +212,35 @@ def test_the_planner_finds_what_won(shape: tuple[int, int, int]) -> None:
     plan = lower(GemmSpec(**spec(expected_m=m, n=n, k=k)))
     tile, warps, cluster = plan.tile, plan.warps, plan.cluster
     found = (
-        f"{'swapped ' * plan.mma.swap_ab}{tile.m}x{tile.n}",
+        f"{'swapped ' * plan.mma.swap_ab}{tile.m}x{tile.n}"
+        + " a_stationary" * plan.pipeline.a_stationary,
         f"{warps.consumers_m}x{warps.consumers_n}x{warps.consumers_k}",
         f"{cluster.m}x{cluster.n}x{cluster.k}",
     )
     assert found == WINNERS[shape]
+
+
+@pytest.mark.parametrize(
+    ("keys", "stays"),
+    [
+        ({}, True),
+        ({"k": 256}, True),
+        ({"batch_invariant": True}, True),
+        ({"schedule": "cooperative"}, False),
+        ({"tile": "192x128"}, False),
+        ({"k": 1536}, False),  # does not fit
+        ({"k": "dynamic"}, False),
+        ({"n": 1024}, False),  # too few tiles in a row
+        ({"expected_m": 128}, False),
+        ({"cluster": "2x1"}, False),
+        ({"grouping": "masked", "groups": 4}, False),
+    ],
+    ids=str,
+)
+def test_when_a_stays_in_shared_memory(keys: dict[str, Any], stays: bool) -> None:
+    plan = lower(GemmSpec(**spec(**{"n": 32768, "k": 512, "expected_m": 4096, **keys})))
+    assert plan.pipeline.a_stationary == plan.scheduler.by_row == stays
+    assert (plan.launch.most_idle > 0) == stays
 
 
 @pytest.mark.parametrize("m", [1, 64, 65, 128, 129, 512, 4096, 100_000])

@@ -38,6 +38,32 @@ def visited(
         index += grid
 
 
+def visited_by_row(rows: int, columns: int, cta: int, ctas: int) -> Iterator[tuple[int, int]]:
+    """The same of templates/a_stationary/scheduler."""
+    if ctas % rows == 0:
+        index, step = cta % rows * columns + cta // rows, ctas // rows
+        end = (cta % rows + 1) * columns
+    else:
+        least, more = divmod(rows * columns, ctas)
+        index, step = cta * least + min(cta, more), 1
+        end = index + least + (cta < more)
+    while index < end:
+        yield index // columns, index % columns
+        index += step
+
+
+@given(rows=st.integers(1, 60), columns=st.integers(1, 60), ctas=st.integers(1, 140))
+@settings(max_examples=150)
+def test_every_tile_once_by_row(rows: int, columns: int, ctas: int) -> None:
+    visits = [list(visited_by_row(rows, columns, cta, ctas)) for cta in range(ctas)]
+    assert sorted(tile for tiles in visits for tile in tiles) == [
+        (row, column) for row in range(rows) for column in range(columns)
+    ]
+    assert max(map(len, visits)) - min(map(len, visits)) <= 1
+    changes = sum(len({row for row, _ in tiles}) for tiles in visits if tiles) - ctas
+    assert changes < (rows if ctas % rows else 1)
+
+
 @given(
     tiles_m=st.integers(1, 60),
     tiles_n=st.integers(1, 60),

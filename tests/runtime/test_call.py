@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gemmgen import LaunchError
-from gemmgen.runtime.call import count_clusters, count_ctas, param_values
+from gemmgen.runtime.call import count_clusters, count_ctas, param_values, with_equal_rows
 from gemmgen.runtime.layout import TensorView
 
 
@@ -40,6 +40,25 @@ def test_whole_clusters_that_run_at_once_and_have_work(
     clusters, cluster, resident, num_sms, ctas
 ) -> None:
     assert count_ctas(clusters, cluster, resident, num_sms) == ctas
+
+
+@pytest.mark.parametrize(
+    ("m", "ctas", "equal"),
+    [
+        (4096, 132, 128),  # 32 rows of tiles
+        (4096, 131, 128),
+        (4096, 100, 100),  # a twenty-fifth would be idle
+        (4096, 40, 40),
+        (4608, 132, 132),  # 36 rows would leave 24 idle
+        (128 * 70, 132, 132),
+        (128 * 200, 132, 132),
+        (1, 132, 132),
+    ],
+)
+def test_as_many_ctas_for_every_row_of_tiles(make_plan, m: int, ctas: int, equal: int) -> None:
+    plan = make_plan(tile="128x128", k=512, schedule="a_stationary")
+    assert with_equal_rows(plan, m, ctas) == equal
+    assert with_equal_rows(make_plan(tile="128x128"), m, ctas) == ctas
 
 
 @pytest.mark.parametrize(("cluster", "num_sms"), [(1, 0), (2, 1), (1, -1)])
