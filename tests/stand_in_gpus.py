@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -42,10 +43,19 @@ class StandInDriver:
         self.capability = (9, 0)
         self.capturing = False
         self.clusters = 60
-        self.current_context: str | None = None
+        self._thread = threading.local()
         self.loaded: list[tuple[str, str, int]] = []
         self.encoded: list[tuple[int, ...]] = []
         self.launches: list[SimpleNamespace] = []
+
+    @property
+    def current_context(self) -> str | None:
+        """Of this thread."""
+        return getattr(self._thread, "context", None)
+
+    @current_context.setter
+    def current_context(self, context: str | None) -> None:
+        self._thread.context = context
 
     def initialize(self) -> None:
         pass
@@ -108,8 +118,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandInDriver:
     """Take the driver's place, and that of torch's view of the GPUs."""
     stand_in = StandInDriver()
     encode.cache_clear()
-    for name in vars(StandInDriver):
-        if not name.startswith("_"):
+    for name, value in vars(StandInDriver).items():
+        if callable(value) and not name.startswith("_"):
             monkeypatch.setattr(driver, name, getattr(stand_in, name))
     monkeypatch.setattr(streams, "current_stream", lambda index: 100 + index)
     monkeypatch.setattr(launcher, "_found", launcher.Found(None, "handles are words here"))
