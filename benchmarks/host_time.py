@@ -55,6 +55,7 @@ def main() -> None:
     }
     lines = [*host_times(asked.rounds, asked.calls), *first_call_lines()]
     append(results_file("host-time", about["device"]), [{**about, **line} for line in lines])
+    print(f"launcher: {about['launcher']}, {launcher.find().why}")
     reference = next(line["us"] for line in lines if line["candidate"] == "torch_mm")
     for line in lines:
         if "us" in line:
@@ -145,7 +146,9 @@ def candidates(calls: int) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "ops_unseen_output", unseen
     kernel = kernel_of_ops()
     yield "kernel", lambda: kernel(a, scale_a, b, scale_b, d)
-    yield "bound", kernel.bind(a, scale_a, b, scale_b, d)
+    bound: Any = kernel.bind(a, scale_a, b, scale_b, d)
+    yield "bound", bound
+    yield "bound_by_ctypes", getattr(bound, "python", bound)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         ops.gemm(a, scale_a, b, scale_b, out=d)

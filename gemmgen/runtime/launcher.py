@@ -56,6 +56,14 @@ def find() -> Found:
         return _found
 
 
+def _renew_lock() -> None:
+    global _finding
+    _finding = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)  # the thread that holds it is not in the child
+
+
 def start() -> None:
     """Begin what `find` does, while the caller has other things to do."""
     if _found is None:

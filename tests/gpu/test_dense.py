@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ from gpu.problem import (
 
 from gemmgen import GemmKernel, LaunchError, TensorError, numerics
 from gemmgen.dtypes import DTYPES
+from gemmgen.runtime import identity, launcher
 
 pytestmark = pytest.mark.gpu
 
@@ -269,6 +271,24 @@ def test_a_launch_goes_to_the_current_stream(problem: Problem) -> None:
         result = d.clone()
     stream.synchronize()
     assert numerics.equal_bits(result, expected) == 1
+
+
+def test_both_launchers_launch_the_same(problem: Problem) -> None:
+    gemm = kernel(DYNAMIC)
+    expected = launched(gemm, problem)
+    if launcher.find().module is None:
+        pytest.skip(launcher.find().why)
+    d = torch.empty_like(expected)
+    in_c: Any = gemm.bind(*problem.inputs, d)
+    known = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    assert isinstance(identity.of((*problem.inputs, d)), bytes) == known
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        in_c()
+    for launch in (in_c, in_c.python, graph.replay):
+        d.fill_(torch.nan)
+        launch()
+        assert numerics.equal_bits(d, expected) == 1
 
 
 def test_a_thread_that_never_touched_the_gpu(problem: Problem) -> None:

@@ -402,6 +402,20 @@ def test_processes_build_it_at_the_same_time(fresh) -> None:
     assert sorted(path.suffix for path in fresh.iterdir()) == [".lock", ".so"]
 
 
+def test_a_fork_while_another_thread_looks(fresh) -> None:
+    code = """if True:
+        import os, signal
+        from gemmgen.runtime import launcher
+        with launcher._finding:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # ends a child that waits for the lock
+                os._exit(0 if launcher.find().module else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_source_compiles_without_warnings(tmp_path) -> None:
     include = sysconfig.get_path("include")
     strict = ("-std=c11", "-Wall", "-Wextra", "-Werror")
