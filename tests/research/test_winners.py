@@ -64,7 +64,8 @@ def test_times_of_several_runs_are_held_together_by_a_peer(peers: bool, tmp_path
         for name, us in ((run, 300.0), ("slow", 600.0)) if peers else ():
             connection.execute(
                 'INSERT INTO timing (run, problem, candidate, status, us, "when") '
-                "SELECT ?, problem, 'cublaslt_block', 'ok', ?, '' FROM timing WHERE run = ? LIMIT 1",
+                "SELECT ?, problem, 'cublaslt_block', 'ok', ?, '' FROM timing WHERE run = ? "
+                "LIMIT 1",
                 [name, us, run],
             )
     with Database(path) as database:
