@@ -53,3 +53,9 @@ def parse_granularity(text: str) -> ScaleGranularity:
 def m_major_pitch(m: int) -> int:
     """Elements from the scales of one K block to those of the next, in the fast layout."""
     return m + -m % SCALE_ALIGNMENT
+
+
+def has_columns(granularity: str) -> bool:
+    """Whether every row of an operand has scales that vary along K; of B, every column of D."""
+    block = parse_granularity(granularity)
+    return block.mn == 1 and block.k is not None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from gemmgen.errors import PatchError, SpecError
 from gemmgen.plan import Sass
+from gemmgen.scaling import has_columns
 from gemmgen.spec import GemmSpec
 
 # Every 8th FFMA of a promotion run yields, the others keep reuse: the best of the patterns that
 # were tried, and better than what ptxas 12.9 and later emit (docs/kernel-notes.md).
 DEFAULT_PASSES = ("sparse_yield",)
+# With a scale a column every second instruction of a run is a multiplication: they yield, too.
+COLUMN_PASSES = ("sparse_yield(on=all)",)
 
 
 def choose_sass(spec: GemmSpec) -> Sass:
@@ -17,11 +20,12 @@ def choose_sass(spec: GemmSpec) -> Sass:
     Raises SpecError for a pass there is not, and for a file that holds no pattern.
     """
     if spec.sass == "auto":
+        columns = has_columns(spec.b.scale)
         return Sass(
-            DEFAULT_PASSES,
+            COLUMN_PASSES if columns else DEFAULT_PASSES,
             spec.toolchain,
             spec.allow,
-            "the default: every 8th FFMA of a promotion run yields",
+            f"the default: every 8th FFMA{' or FMUL' * columns} of a promotion run yields",
         )
     passes = tuple(map(_checked, spec.sass))
     reason = "asked for" if passes else "the cubin stays as it is"

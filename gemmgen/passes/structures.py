@@ -22,6 +22,7 @@ from gemmgen.passes.few_rows import (
 from gemmgen.passes.launch import MOST_IDLE
 from gemmgen.passes.structure import ASSUMED_K, ASSUMED_N, Structure
 from gemmgen.plan import Problem
+from gemmgen.scaling import has_columns
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
@@ -43,7 +44,8 @@ TILES = (
     Structure(64, 64, 1, 1, unroll=4, early_wait=True, rate=0.42, most_stages=12),
 )
 
-# M <= 64, where the weights stream through once: the widest tile that still makes one wave.
+# Few rows: the weights stream through once, and narrow tiles share the stream most evenly. Measured
+# on an H200 in several waves, too: 128x24576x1536 15.3 us with 64 columns, 16.2 in one wave of 192.
 NARROW_TILES = (
     Structure(64, 64, 1, 1, unroll=4, early_wait=True, most_stages=12),
     Structure(64, 128, 1, 1, unroll=4, early_wait=True),
@@ -69,6 +71,11 @@ KEPT_TILES = (
     Structure(128, 64, 2, 1, unroll=1, early_wait=False, rate=0.62),
     Structure(64, 64, 1, 1, unroll=1, early_wait=False, rate=0.42, most_stages=12),
 )
+# Large M, a scale a column of B, D in FP32: the scales come through the pipe of shared memory, and
+# tall tiles use one for four rows. Measured on an H200, k_grouped 4 x 4096x7168x8192: 941 TFLOP/s,
+# 128x256 843; with C 881 (256x80) and 799. Wider ones of these spill.
+COLUMN_TILE = Structure(256, 112, 2, 1, unroll=1, early_wait=False)
+COLUMN_TILE_WITH_C = Structure(256, 80, 2, 1, unroll=2, early_wait=True)
 # With A in shared memory: less to load, so that a tile costs less beside its K (measured with a
 # prototype at K = 512: 6 to 7 %). Where a CTA computes few tiles of a row, it saves few loads.
 A_STATIONARY = Structure(
@@ -77,8 +84,12 @@ A_STATIONARY = Structure(
 MOST_STATIONARY_BYTES = 100 * 1024  # of A: as many stages of B lie beside it as of both without
 LEAST_TILES_OF_A_ROW = 4  # that a CTA computes
 
-SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring when M <= 64
+SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring in one wave of 64 rows
 SHORT_K_STAGES = 6
+# Up to here a tile is over before a ring of more stages is full, and 128 columns a tile cost less:
+# 128x32768x512 9.7 us, with 6 stages 10.5, with 64 columns and 8 stages 11.1.
+SHORTEST_K = 512
+SHORTEST_K_COLUMNS, SHORTEST_K_STAGES = 128, 4
 
 
 def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> Iterator[Structure]:
@@ -153,12 +164,14 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     )
     few += divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:
-        return few + _one_wave(NARROW_TILES, n * groups, k, sms)
+        return few + _streamed(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
-        return few + _one_wave(MIDDLE_TILES, n * groups, k, sms)
+        return few + _streamed(MIDDLE_TILES, n * groups, k, sms)
     if _a_stays(spec, problem, m, n, sms):
         tiles = (A_STATIONARY, *tiles)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
+    if has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4:
+        ranked.insert(0, COLUMN_TILE_WITH_C if _steps_out(problem) else COLUMN_TILE)
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 
 
@@ -168,20 +181,22 @@ def _steps_out(problem: Problem) -> int:
     return (problem.c is not None) + len(problem.operations) + scaled
 
 
-def _one_wave(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
-    """The narrowest tile whose row of tiles runs at once, then the wider and the narrower ones."""
-    fitting = [s for s in tiles if -(-n // s.tile_n) <= sms]
-    first = fitting[0] if fitting else tiles[-1]
-    short = first.tile_m == 64 and k <= SHORT_K
-    ranked = [first, *(s for s in tiles if s is not first)]
+def _streamed(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
+    """The narrowest tile, or that for very short K, then the others."""
+    shortest = k <= SHORTEST_K
+    columns = SHORTEST_K_COLUMNS if shortest else tiles[0].tile_n
+    first = next(s for s in tiles if s.tile_n == columns)
+    if shortest:
+        first = dataclasses.replace(first, most_stages=SHORTEST_K_STAGES)
+    elif first.tile_m == 64 and k <= SHORT_K and -(-n // first.tile_n) <= sms:
+        first = dataclasses.replace(first, most_stages=SHORT_K_STAGES)
     return [
         dataclasses.replace(
             s,
-            most_stages=SHORT_K_STAGES if short else s.most_stages,
             reason=f"few rows: the weights stream through {-(-n // s.tile_n)} tiles of {s.tile_n} "
             f"columns on {sms} multiprocessors",
         )
-        for s in ranked
+        for s in (first, *(s for s in tiles if s.tile_n != columns))
     ]
 
 
