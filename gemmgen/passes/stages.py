@@ -61,8 +61,9 @@ def choose_pipeline(
         )
     least = -(-LEAST_STAGES // turns) * turns
     tight = _registers_are_tight(problem, grouping, warps, mma, promotion)
-    crowded = grouping.index is not None and _by_column(promotion)
-    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, crowded)
+    by_column = promotion.scales_b.way == "stage"
+    crowded = _crowded(grouping, promotion)
+    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, by_column, crowded)
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
     if spec.early_wait is True and not early_wait:
         raise SpecError(
@@ -126,23 +127,32 @@ def choose_pipeline(
 
 
 def _unroll(
-    spec: GemmSpec, problem: Problem, structure: Structure, tile: Tile, tight: bool, crowded: bool
+    spec: GemmSpec,
+    problem: Problem,
+    structure: Structure,
+    tile: Tile,
+    tight: bool,
+    by_column: bool,
+    crowded: bool,
 ) -> tuple[int, str]:
     if spec.unroll != "auto":
         return structure.unroll, "asked for"
     if crowded:
-        return 1, "a scale a column beside the scheduler of groups: registers are tight"
+        return 1, "more scales than usual beside the scheduler of groups: registers are tight"
+    if by_column and structure.unroll > 2:
+        return 2, "a scale a column: registers are tight"
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
     if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
     return structure.unroll, "descriptor arithmetic folds into immediates"
 
 
-def _by_column(promotion: Promotion) -> bool:
-    """Whether every column has a scale of its own: beside the state of a scheduler that walks over
-    groups, ptxas 12.8 spills when it sees several K tiles."""
-    scales = promotion.scales_b
-    return scales.way == "stage" or (scales.way == "after" and scales.block_mn == 1)
+def _crowded(grouping: Grouping, promotion: Promotion) -> bool:
+    """Whether more scales than usual live beside the state of a scheduler that walks over groups:
+    ptxas 12.8 spills when it then sees several K tiles."""
+    a, b = promotion.scales_a, promotion.scales_b
+    more = a.way == "ahead" or b.way == "stage" or (b.way == "after" and b.block_mn == 1)
+    return grouping.index is not None and more
 
 
 def _registers_are_tight(

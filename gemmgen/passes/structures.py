@@ -26,7 +26,8 @@ from gemmgen.scaling import has_columns
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
-# A thread with more of them spilled with most pairs of C, operations and new scales (ptxas 12.8).
+# A thread with more of them spilled with most pairs of C, operations and new scales, and beside the
+# scheduler of groups with scales other than 1x128 and 128x128 (ptxas 12.8).
 MOST_TOTALS_OF_STEPS = 96
 
 # Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
@@ -157,20 +158,25 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
+    known = (problem.scale_a, problem.scale_b) == ("1x128", "128x128") or kept
+    crowded = _steps_out(problem) > 1 or bool(
+        grouping.grouped and not grouping.sliced and not known
+    )
     tiles = tuple(
         s
         for s in (KEPT_TILES if kept else TILES)
-        if s.warpgroups_m <= most and (_steps_out(problem) < 2 or s.totals <= MOST_TOTALS_OF_STEPS)
+        if s.warpgroups_m <= most and (not crowded or s.totals <= MOST_TOTALS_OF_STEPS)
     )
     few += divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:
         return few + _streamed(NARROW_TILES, n * groups, k, sms)
     if m <= 128:
         return few + _streamed(MIDDLE_TILES, n * groups, k, sms)
-    if _a_stays(spec, problem, m, n, sms):
+    if not kept and _a_stays(spec, problem, m, n, sms):
         tiles = (A_STATIONARY, *tiles)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
-    if has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4:
+    whole = grouping.index is None or grouping.sliced
+    if whole and has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4:
         ranked.insert(0, COLUMN_TILE_WITH_C if _steps_out(problem) else COLUMN_TILE)
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 

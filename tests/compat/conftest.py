@@ -29,9 +29,10 @@ def _as_before() -> Iterator[None]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     """What operators were called with: grouping, a, scale_a, b, scale_b, index, c, d, rows."""
     made: list[SimpleNamespace] = []
-    names = ("a", "scale_a", "b", "scale_b", "index", "c", "d")
+    names = ("a", "scale_a", "b", "scale_b", "index", "bias", "c", "d")
 
-    def run(op, grouping, tensors, rows, num_sms) -> None:
+    def run(op, grouping, tensors, rows, num_sms, epilogue=None) -> None:
+        assert not epilogue
         given = dict(zip(names, tensors, strict=True))
         made.append(SimpleNamespace(grouping=grouping, rows=rows, **given))
 

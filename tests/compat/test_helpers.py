@@ -87,6 +87,27 @@ def test_powers_of_two() -> None:
     assert (packed.shape, packed.dtype) == ((3, 1), torch.int32)
 
 
+def test_pairs_of_fp4() -> None:
+    x = torch.tensor([[6.0, -3.0, 0.5, 0.2, -0.2, 5.0, 1.75, -1.0]])
+    packed, scale = utils.per_token_cast_to_fp4(x, False, gran_k=8)
+    assert scale.tolist() == [[1.0]]
+    codes = [[7, 13, 1, 0, 0, 6, 3, 10]]
+    expected = [[low | high << 4 for low, high in zip(codes[0][::2], codes[0][1::2], strict=True)]]
+    assert (packed.shape, packed.dtype) == ((1, 4), torch.int8)
+    assert packed.view(torch.uint8).tolist() == expected
+    wide, scales = utils.per_token_cast_to_fp4(normal(6, 300), True, gran_k=32)
+    assert (wide.shape, scales.shape) == ((6, 150), (6, 10))
+    assert (scales.log2() % 1 == 0).all()
+    turned = utils.transpose_packed_fp4(wide)
+    assert turned.shape == (300, 3)
+    assert torch.equal(utils.transpose_packed_fp4(turned), wide)
+    assert (turned[:, 0] & 15)[10] == (wide[0] & 15)[5]
+    with pytest.raises(TensorError, match="paired"):
+        utils.per_token_cast_to_fp4(x[:, :3], False)
+    with pytest.raises(TensorError, match="transpose"):
+        utils.transpose_packed_fp4(wide[:5])
+
+
 def test_whole_numbers() -> None:
     assert (deep_gemm.ceil_div(129, 128), utils.align(129, 128)) == (2, 256)
     assert (utils.get_tma_aligned_size(5, 4), utils.get_tma_aligned_size(17, 1)) == (8, 32)

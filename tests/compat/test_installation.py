@@ -72,7 +72,7 @@ def test_a_context_gives_back_what_was_there(tmp_path: Path, monkeypatch) -> Non
 def test_all_modules_are_aliased() -> None:
     folder = Path(ours.__file__).parent
     internal = {"arguments", "settings", "launching", "installation", "__main__"}
-    internal |= {"dense", "grouped", "gradients", "testing.conditions"}
+    internal |= {"dense", "grouped", "gradients", "testing.conditions", "utils.fp4"}
     found = {
         ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix("__init__")
         for path in folder.rglob("*.py")

@@ -1,4 +1,4 @@
-"""The helpers and settings of the stand-in for DeepGEMM, and its calls in a CUDA graph, on a GPU."""
+"""Helpers and settings of the stand-in for DeepGEMM, and its calls in a CUDA graph, on a GPU."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_times() -> None:
     least = 2 * m * n * k / 2e15  # no Hopper GPU has 2 PFLOPS of FP8
     assert least < of_kernel < 10e-3
     assert of_nothing == 0
-    assert of_kernel < bench(call, high_precision=True) < 10e-3
+    assert least < bench(call, high_precision=True) < 10e-3
 
 
 def test_settings() -> None:

@@ -230,6 +230,7 @@ def test_the_planner_finds_what_won(shape: tuple[int, int, int]) -> None:
         ({"tile": "192x128"}, False),
         ({"k": 1536}, False),  # does not fit
         ({"k": "dynamic"}, False),
+        ({"k": 256, "a": {"dtype": "bf16"}, "b": {"dtype": "bf16"}}, False),  # was not measured
         ({"n": 1024}, False),  # too few tiles in a row
         ({"expected_m": 128}, False),
         ({"cluster": "2x1"}, False),

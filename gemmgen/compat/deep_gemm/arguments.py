@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import ParamSpec, TypeAlias, TypeVar
 
 import torch
@@ -37,7 +37,7 @@ def also_by(names: dict[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]
     def accept(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **given: P.kwargs) -> R:
-            if not names.keys().isdisjoint(given):
+            if given and not names.keys().isdisjoint(given):
                 for other in names.keys() & given.keys():
                     if names[other] in given:
                         both = f"{function.__name__}() got both {other} and {names[other]}"
@@ -52,9 +52,8 @@ def also_by(names: dict[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]
 
 def refuse_effects(hints: dict[str, object]) -> None:
     """Unknown keywords are hints, which change no result; these do. Raises UnsupportedError."""
-    for name in EFFECTS:
-        value = hints.get(name)
-        if value is not None and value is not False:
+    for name, value in hints.items():
+        if name in EFFECTS and value is not None and value is not False:
             raise UnsupportedError(
                 f"{name} changes the result of a call, and no kernel does it",
                 where=name,
@@ -65,7 +64,7 @@ def refuse_effects(hints: dict[str, object]) -> None:
 
 def pair(name: str, operand: Scaled) -> Scaled:
     """Data and scales of an operand. Raises TensorError, or UnsupportedError for packed scales."""
-    if not isinstance(operand, tuple | list) or len(operand) != 2:
+    if not isinstance(operand, (tuple, list)) or len(operand) != 2:
         raise TensorError(
             f"{name} is no pair",
             where=name,
@@ -73,7 +72,7 @@ def pair(name: str, operand: Scaled) -> Scaled:
             got=type(operand).__name__,
         )
     data, scales = operand
-    if isinstance(scales, torch.Tensor) and scales.dtype is torch.int32:
+    if scales.dtype is torch.int32:
         raise UnsupportedError(
             f"the scales of {name} are packed exponents, which Blackwell reads",
             where=f"{name}[1]",
@@ -91,10 +90,13 @@ def turned(name: str, operand: Scaled) -> Scaled:
 
 def rows_per_scale(
     recipe: Recipe | None, recipe_a: OperandRecipe | None, recipe_b: OperandRecipe | None
-) -> int:
-    """How many rows of B share a scale: 128, or 1 for weight gradients. Raises UnsupportedError."""
+) -> int | None:
+    """How many rows of B share a scale by its recipe: 128, or 1 for weight gradients.
+
+    None without a recipe: operators read it off the scales. Raises UnsupportedError.
+    """
     if recipe is None and recipe_a is None and recipe_b is None:
-        return BLOCK
+        return None
     whole = tuple(recipe or ())
     halves = (tuple(recipe_a or ()), tuple(recipe_b or ()))
     for rows in (BLOCK, 1):
@@ -111,9 +113,8 @@ def rows_per_scale(
 
 def check_scales(name: str, data: torch.Tensor, scales: torch.Tensor, rows: int) -> None:
     """Raises TensorError unless there is a scale for `rows` of the operand by 128 elements of K."""
-    *groups, mn, k = data.shape
-    expected = (*groups, -(-mn // rows), -(-k // BLOCK))
-    if tuple(scales.shape) != expected:
+    expected = _scale_shape(data.shape, rows)
+    if scales.shape != expected:
         raise TensorError(
             f"the scales of {name} have the wrong shape",
             where=f"{name}[1]",
@@ -122,16 +123,22 @@ def check_scales(name: str, data: torch.Tensor, scales: torch.Tensor, rows: int)
         )
 
 
+@lru_cache(maxsize=4096)
+def _scale_shape(shape: tuple[int, ...], rows: int) -> tuple[int, ...]:
+    *groups, mn, k = shape
+    return (*groups, -(-mn // rows), -(-k // BLOCK))
+
+
 def is_done(d: torch.Tensor, c: torch.Tensor | None, k: int) -> bool:
     """Whether there is nothing to multiply; D is then C, or zeros where K is empty."""
-    if d.numel() == 0:
-        return True
-    if k == 0:
+    if d.numel() and k:
+        return False
+    if not k:
         if c is None:
             d.zero_()
         elif c.data_ptr() != d.data_ptr():
             d.copy_(c)
-    return k == 0
+    return True
 
 
 def addend(c: torch.Tensor | None) -> torch.Tensor | None:

@@ -35,8 +35,10 @@ def _operands(
 ) -> launching.Operands:
     x, scale_x = pair("a", a)
     y, scale_y = pair("b", b)
-    check_scales("a", x, scale_x, 1)
-    check_scales("b", y, scale_y, rows_per_scale(recipe, recipe_a, recipe_b))
+    rows = rows_per_scale(recipe, recipe_a, recipe_b)
+    if rows is not None:
+        check_scales("a", x, scale_x, 1)
+        check_scales("b", y, scale_y, rows)
     return x, scale_x, y, scale_y
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gemmgen.compat.deep_gemm.testing import bench, bench_kineto, calc_diff, count_bytes
+from gemmgen.compat.deep_gemm.utils.fp4 import per_token_cast_to_fp4, transpose_packed_fp4
 from gemmgen.compat.deep_gemm.utils.layout import (
     get_col_major_tma_aligned_tensor,
     get_k_alignment_for_contiguous_layout,
@@ -48,7 +49,9 @@ __all__ = [
     "per_block_cast_to_fp8",
     "per_channel_cast_to_fp8",
     "per_custom_dims_cast_to_fp8",
+    "per_token_cast_to_fp4",
     "per_token_cast_to_fp8",
     "set_mk_alignment_for_contiguous_layout",
     "transform_sf_into_required_layout",
+    "transpose_packed_fp4",
 ]
