@@ -34,6 +34,7 @@ class Coefficients:
     serial: tuple[float, float, float, float]  # share of the promotion that 1 to 4 warpgroups show
     no_yields: float  # what is added to that share when no FFMA yields
     l2: float  # rate of one multiprocessor
+    cluster: float  # share of a K tile that CTAs wait for each other, where they share loads
     latency: float  # of a load; a ring of s stages has s under way
     epilogue: float  # of a tile, per warpgroup
     store: float  # rate of one multiprocessor
@@ -133,7 +134,10 @@ def predict(work: Work, sms: int, c: Coefficients) -> Prediction:
     epilogue = c.epilogue / work.consumers + elements * work.out_bytes / c.store
     waves = wave_count(work, sms, c.last_wave)
     dram = dram_bytes(work, c.l2_bytes) / c.dram
-    busy = c.latency + waves * (k_tiles * _longest(compute, l2, latency) + epilogue)
+    step = _longest(compute, l2, latency)
+    if work.cluster_m * work.cluster_n > 1:
+        step *= 1 + c.cluster
+    busy = c.latency + waves * (k_tiles * step + epilogue)
     us = c.launch + max(busy, dram) + c.overlap * min(busy, dram)
     steps = waves * k_tiles
     return Prediction(
@@ -177,23 +181,24 @@ def _longest(*times: float) -> float:
     return float(sum(time**8 for time in times) ** (1 / 8))
 
 
-# Fitted by benchmarks/fit_model.py to benchmarks/results/dense-nvidia-h200.jsonl and
-# dense-variants-nvidia-h200.jsonl: the planner's own tiles, L2 dirty. `shared` is the hardware's.
+# Fitted by benchmarks/fit_model.py to benchmarks/results/sweep-nvidia-h200.db: thirteen tiles, L2
+# dirty, M from 64 to 4096.
 H200 = Coefficients(
     clock=1830,
-    launch=1.58,
-    tensor=1.007,
-    shared=102.4,
-    promotion=4.017,
-    k_tile=143.7,
-    serial=(0.25, 0.1262, 0.1061, 0.1021),
-    no_yields=0.2073,
-    l2=1.092e05,
-    latency=0.9602,
-    epilogue=0.1749,
-    store=5.089e04,
-    last_wave=0.01938,
-    dram=3.034e06,
-    overlap=0.1411,
-    l2_bytes=4.763e06,
+    launch=1.542,
+    tensor=0.9639,
+    shared=99.59,
+    promotion=3.344,
+    k_tile=122.3,
+    serial=(0.2635, 0.09595, 0.09101, 0.1115),
+    no_yields=0.3321,
+    l2=1.088e05,
+    cluster=0.1196,
+    latency=0.9345,
+    epilogue=0.07235,
+    store=5.251e04,
+    last_wave=0.004845,
+    dram=3.222e06,
+    overlap=0.2148,
+    l2_bytes=1.192e06,
 )

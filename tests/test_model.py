@@ -60,6 +60,13 @@ def test_yields_and_more_warpgroups_hide_promotion() -> None:
     assert us(alone) > us(dataclasses.replace(alone, consumers=2))
 
 
+def test_clusters_gain_where_l2_is_the_limit_alone() -> None:
+    alone, pair = work(tile="128x64"), work(tile="128x64", cluster="2x1")
+    assert us(pair) > us(alone)
+    slow = dataclasses.replace(H200, l2=H200.l2 / 4)
+    assert predict(pair, SMS, slow).us < predict(alone, SMS, slow).us
+
+
 def test_narrow_instructions_wait_for_shared_memory() -> None:
     narrow, wide = (predict(work(m=8192, tile=tile), SMS, H200) for tile in ("128x16", "128x128"))
     assert narrow.tensor > 1.1 * wide.tensor

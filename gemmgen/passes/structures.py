@@ -35,6 +35,7 @@ MOST_TOTALS_OF_STEPS = 96
 TILES = (
     Structure(192, 128, 3, 1, unroll=4, early_wait=True, overhead_k=85),
     Structure(128, 256, 2, 1, unroll=4, early_wait=False),
+    Structure(192, 176, 3, 1, unroll=2, early_wait=True),
     Structure(128, 192, 2, 1, unroll=2, early_wait=False, rate=0.98),
     Structure(128, 176, 2, 1, unroll=2, early_wait=False, rate=0.97),
     Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.90),

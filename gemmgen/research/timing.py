@@ -39,7 +39,7 @@ def visible_gpus() -> list[tuple[str, str, int]]:
     """The Hopper GPUs: as CUDA_VISIBLE_DEVICES names them, their names, their multiprocessors."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    names = names if len(names) == count else [str(index) for index in range(count)]
+    names = names[:count] or [str(index) for index in range(count)]  # one that is not there ends it
     about = [torch.cuda.get_device_properties(index) for index in range(count)]
     return [
         (visible, each.name, each.multi_processor_count)

@@ -47,6 +47,35 @@ def test_a_problem_of_the_results_file_is_one_of_the_bench() -> None:
     assert (problem.a, problem.d, problem.scale_b) == ("e4m3", "bf16", "128x128")
 
 
+@pytest.mark.parametrize(
+    ("environment", "majors", "named"),
+    [
+        (None, [9], ["0"]),
+        (None, [9, 8, 9], ["0", "2"]),
+        ("3", [9], ["3"]),
+        ("GPU-5a,GPU-5b", [9, 9], ["GPU-5a", "GPU-5b"]),
+        ("2,9", [9], ["2"]),  # CUDA ends the list at a GPU that is not there
+        ("", [], []),
+    ],
+)
+def test_gpus_are_named_so_that_a_worker_can_be_given_one(
+    environment: str | None, majors: list[int], named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if environment is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: bool(majors))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(majors))
+    monkeypatch.setattr(
+        "torch.cuda.get_device_properties",
+        lambda index: SimpleNamespace(
+            name="a GPU", multi_processor_count=132, major=majors[index], minor=0
+        ),
+    )
+    assert timing.visible_gpus() == [(name, "a GPU", 132) for name in named]
+
+
 # --- A batch, with the bench's parts stood in for -----------------------------------------------
 
 

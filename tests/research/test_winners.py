@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from research import fakes
 
 from gemmgen.passes import lower
@@ -16,23 +19,56 @@ SHAPE = (4096, 4096, 7168)
 REQUEST = GemmSpec(**fakes.BASE, n=4096, k=7168, expected_m=4096)
 
 
-def test_the_fastest_kernel_of_a_sweep_is_held_against_the_planners(tmp_path: Path) -> None:
-    planned = lower(REQUEST, table=Table())
-    tile = f"{planned.tile.m}x{planned.tile.n}"
+PLANNED = lower(REQUEST, table=Table())
+
+
+def swept(path: Path) -> Path:
+    tile = f"{PLANNED.tile.m}x{PLANNED.tile.n}"
     asked = {
         "base": fakes.BASE,
-        "vary": {"tile": [tile, "128x64"], "stages": [3, planned.pipeline.stages]},
+        "vary": {"tile": [tile, "128x64"], "stages": [3, PLANNED.pipeline.stages]},
         "shapes": ["4096x4096x7168", "128x7168x2048"],
     }
-    Sweep(asked, tmp_path / "r.db").run(executor=fakes.executor(), tell=lambda counts: None)
-    with Database(tmp_path / "r.db") as database:
+    Sweep(asked, path).run(executor=fakes.executor(), tell=lambda counts: None)
+    return path
+
+
+def test_the_fastest_kernel_of_a_sweep_is_held_against_the_planners(tmp_path: Path) -> None:
+    with Database(swept(tmp_path / "r.db")) as database:
         found = {each.shape: each for each in compare(database)}
         winners = entries(database)
     # The stopwatch likes three stages. What is planned for the second shape is not in the sweep.
     assert list(found) == [SHAPE]
-    assert found[SHAPE].planner["kernel"] == planned.name
+    assert found[SHAPE].planner["kernel"] == PLANNED.name
     assert found[SHAPE].fastest["axes"]["stages"] == 3
     assert found[SHAPE].gain > 0.1
     (entry,) = winners
     assert entry.keys["stages"] == 3
     assert lower(REQUEST, table=Table(winners)).pipeline.stages == 3
+
+
+@pytest.mark.parametrize("peers", [True, False])
+def test_times_of_several_runs_are_held_together_by_a_peer(peers: bool, tmp_path: Path) -> None:
+    path = swept(tmp_path / "r.db")
+    with Database(path) as database:
+        (before,) = compare(database)
+    run = before.planner["run"]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            'INSERT INTO run SELECT "slow", machine, versions, options, "when" FROM run '
+            "WHERE id = ?",
+            [run],
+        )
+        slow = "UPDATE timing SET run = 'slow', us = 2 * us WHERE run = ? AND kernel != ?"
+        connection.execute(slow, [run, PLANNED.name])
+        for name, us in ((run, 300.0), ("slow", 600.0)) if peers else ():
+            connection.execute(
+                'INSERT INTO timing (run, problem, candidate, status, us, "when") '
+                "SELECT ?, problem, 'cublaslt_block', 'ok', ?, '' FROM timing WHERE run = ? "
+                "LIMIT 1",
+                [name, us, run],
+            )
+    with Database(path) as database:
+        (after,) = compare(database)
+    assert after.planner["us"] == before.planner["us"]
+    assert after.gain == pytest.approx(before.gain if peers else 0)

@@ -75,8 +75,8 @@ def builds(rows: Sequence[Row]) -> Iterator[Figure]:
         "building",
         "Builds",
         "What a build takes",
-        f"{len(kernels)} kernels, from spec to patched cubin with a cold cache: median "
-        f"{statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s.",
+        f"{len(kernels)} kernels, from spec to patched cubin with a cold cache, several side by "
+        f"side: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s.",
         [
             Panel(
                 "instructions",

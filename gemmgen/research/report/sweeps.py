@@ -11,6 +11,7 @@ from gemmgen.research.report.figures import (
     COLORS,
     DARK,
     GREY,
+    OTHER_COLORS,
     Figure,
     Grid,
     Panel,
@@ -21,6 +22,9 @@ from gemmgen.research.report.rows import Row, key_of
 TOLERANCE = 0.15  # of a prediction, drawn as a band
 MOST_MAPS = 24  # heat maps in one figure
 LEAST_CELLS = 3  # of a heat map that is worth a look
+MOST_BOXES = 8  # beside each other, with a box for every M
+
+Pairs = list[tuple[float, Row]]  # ratios, and the rows that they are of
 
 
 def sweeps(ours: Sequence[Row]) -> Iterator[Figure]:
@@ -88,6 +92,7 @@ def _effects(ours: Sequence[Row]) -> Iterator[Figure]:
     for axis in ours[0]["axes"] if ours else ():
         first, ratios = _pairs(ours, axis)
         if ratios:
+            boxes = _by_rows(ratios)
             panels.append(
                 Panel(
                     axis,
@@ -95,17 +100,17 @@ def _effects(ours: Sequence[Row]) -> Iterator[Figure]:
                     [
                         Series(
                             "",
-                            [value] * len(pairs),
+                            [name] * len(pairs),
                             [ratio for ratio, _ in pairs],
                             COLORS["gemmgen"],
                             "box",
                             [row["number"] for _, row in pairs],
                             [f"{row['problem']}, {row['label']}" for _, row in pairs],
                         )
-                        for value, pairs in ratios.items()
+                        for name, pairs in boxes.items()
                     ],
                     marks=(1.0,),
-                    names=list(ratios),
+                    names=list(boxes),
                 )
             )
     if panels:
@@ -121,7 +126,20 @@ def _effects(ours: Sequence[Row]) -> Iterator[Figure]:
         )
 
 
-def _pairs(ours: Sequence[Row], axis: str) -> tuple[str, dict[str, list[tuple[float, Row]]]]:
+def _by_rows(ratios: dict[str, Pairs]) -> dict[str, Pairs]:
+    """By value and M, where that leaves few boxes: what helps one M may cost another."""
+    rows = sorted({row["m"] for pairs in ratios.values() for _, row in pairs})
+    if len(rows) < 2 or len(rows) * len(ratios) > MOST_BOXES:
+        return ratios
+    found = {
+        f"{value}, M = {m}": [(ratio, row) for ratio, row in pairs if row["m"] == m]
+        for value, pairs in ratios.items()
+        for m in rows
+    }
+    return {name: pairs for name, pairs in found.items() if pairs}
+
+
+def _pairs(ours: Sequence[Row], axis: str) -> tuple[str, dict[str, Pairs]]:
     """What the values of an axis are held against, and ratios and rows by value.
 
     That is the value with the most partners, the planner's among equals.
@@ -227,19 +245,28 @@ def foretold(ours: Sequence[Row]) -> Iterator[Figure]:
     band = [Series("equal", ends, ends, DARK, "line")]
     for scale in (1 - TOLERANCE, 1 + TOLERANCE):
         band.append(Series("", ends, [scale * end for end in ends], DARK, "dashes"))
-    points = Series(
-        "kernels",
-        [row["us"] for row in rows],
-        [row["predicted_us"] for row in rows],
-        rows=[row["number"] for row in rows],
-        notes=[f"{row['problem']}, {row['label'] or row['kernel']}" for row in rows],
-    )
+    sizes = sorted({row["m"] for row in rows})
+    few = len(sizes) <= len(OTHER_COLORS)
+    by_size = {f"M = {m}": [row for row in rows if row["m"] == m] for m in sizes}
+    points = [
+        Series(
+            name,
+            [row["us"] for row in several],
+            [row["predicted_us"] for row in several],
+            color,
+            rows=[row["number"] for row in several],
+            notes=[f"{row['problem']}, {row['label'] or row['kernel']}" for row in several],
+        )
+        for (name, several), color in zip(
+            (by_size if few else {"kernels": rows}).items(), OTHER_COLORS, strict=False
+        )
+    ]
     yield Figure(
         "model",
         "Cost model",
         "What the cost model foretells",
         f"Median absolute error {statistics.median(errors):.1%}; {near:.0%} of the kernels lie "
         f"within {TOLERANCE:.0%}, the dashed lines.",
-        [Panel("measured, us", "predicted, us", [*band, points], log_x=True, log_y=True)],
+        [Panel("measured, us", "predicted, us", [*band, *points], log_x=True, log_y=True)],
         height=520,
     )

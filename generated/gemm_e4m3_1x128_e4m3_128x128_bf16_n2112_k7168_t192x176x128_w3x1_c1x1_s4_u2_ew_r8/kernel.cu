@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_r8
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r8
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -15,15 +15,15 @@ using uint32_t = unsigned int;
 using uint64_t = unsigned long;
 
 // The tile of D that a CTA computes and its K step; the part of each of its consumer warpgroups.
-constexpr uint32_t kTileM = 128, kTileN = 176, kTileK = 128;
-constexpr uint32_t kConsumersM = 2, kConsumersN = 1;
+constexpr uint32_t kTileM = 192, kTileN = 176, kTileK = 128;
+constexpr uint32_t kConsumersM = 3, kConsumersN = 1;
 constexpr uint32_t kWarpgroupM = kTileM / kConsumersM, kWarpgroupN = kTileN / kConsumersN;
 constexpr uint32_t kConsumerWarps = 4 * kConsumersM * kConsumersN;
-constexpr uint32_t kThreads = 384;  // one producer warpgroup among them
+constexpr uint32_t kThreads = 512;  // one producer warpgroup among them
 
 // One wgmma, how many of them cover a warpgroup's part, registers of a thread that one writes.
-constexpr uint32_t kMmaM = 64, kMmaN = 176, kMmaK = 32;
-constexpr uint32_t kWavesM = 1, kWavesN = 1, kAccumulators = 88;
+constexpr uint32_t kMmaM = 64, kMmaN = 88, kMmaK = 32;
+constexpr uint32_t kWavesM = 1, kWavesN = 2, kAccumulators = 44;
 
 // Operands in shared memory: rows of one swizzle span; what the matrix descriptors count in.
 constexpr uint32_t kRowBytes = 128;
@@ -37,18 +37,18 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 3;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 5, kStageBytes = 39424;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 4, kStageBytes = 47872;  // that TMA delivers to a full barrier
 constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 88, kStoreBuffers = 1;
 
 // Shared memory: bytes of one element of each array, and where the array begins.
-constexpr uint32_t kBytesA = 16384, kSmemA = 0;  // x 5
-constexpr uint32_t kBytesB = 22528, kSmemB = 81920;  // x 5
-constexpr uint32_t kBytesD = 2816, kSmemD = 194560;  // x 8
-constexpr uint32_t kBytesScaleA = 512, kSmemScaleA = 217088;  // x 5
-constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 219648;  // x 5
-constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 219688;  // x 5
+constexpr uint32_t kBytesA = 24576, kSmemA = 0;  // x 4
+constexpr uint32_t kBytesB = 22528, kSmemB = 98304;  // x 4
+constexpr uint32_t kBytesD = 2816, kSmemD = 188416;  // x 12
+constexpr uint32_t kBytesScaleA = 768, kSmemScaleA = 222208;  // x 4
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 225280;  // x 4
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 225312;  // x 4
 
 struct Problem {
   uint32_t m;
@@ -126,19 +126,15 @@ DEVICE float load_global(const float* address) {
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D_ALL \
   D4(0), D4(4), D4(8), D4(12), D4(16), D4(20), D4(24), D4(28), \
-  D4(32), D4(36), D4(40), D4(44), D4(48), D4(52), D4(56), D4(60), \
-  D4(64), D4(68), D4(72), D4(76), D4(80), D4(84)
+  D4(32), D4(36), D4(40)
 DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %90, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n176k32.f32.e4m3.e4m3 {"
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %46, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n88k32.f32.e4m3.e4m3 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
       "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63,"
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79,"
-      "%80, %81, %82, %83, %84, %85, %86, %87"
-      "}, %88, %89, p, 1, 1;\n}"
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43"
+      "}, %44, %45, p, 1, 1;\n}"
       : D_ALL : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
 }
 // NOTE: fence and wait name the accumulators. The compiler takes wgmma for synchronous and would
@@ -313,15 +309,15 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
   Scales scales;
   float accumulators[kAccumulators];
   load_scales_b(scales_b, scale_b, problem, n, 0);
+  barrier_wait(ring.full(), ring.phase);
+  load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
 #pragma unroll 2
   for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile) {
-    barrier_wait(ring.full(), ring.phase);
     const uint32_t a = first_a + ring.stage * (kBytesA / 16);
     const uint32_t b = first_b + ring.stage * (kBytesB / 16);
 #pragma unroll
     for (uint32_t wave = 0; wave < kWavesM * kWavesN; ++wave) {
       const uint32_t wave_m = wave / kWavesN, wave_n = wave % kWavesN;
-      if (wave == 0) load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
       wgmma_fence(accumulators);
 #pragma unroll
       for (uint32_t step = 0; step < kMmaSteps; ++step) {
@@ -338,6 +334,11 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
       if (wave == kWavesM * kWavesN - 1) {
         release(ring, lane);
         ring.advance();
+        // Before promotion, so that the wgmma of the next K tile can follow it at once.
+        if (k_tile + 1 < k_tiles) {
+          barrier_wait(ring.full(), ring.phase);
+          load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
+        }
       }
       promote<kFirstBlock>(totals, accumulators, scales, wave_m, wave_n);
     }
@@ -400,7 +401,7 @@ DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t bu
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_r8(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r8(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
@@ -425,12 +426,12 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t128x176x128_w2x1_c1x1_s5_u2_r8(
   __syncthreads();
 
   if (warp >= kConsumerWarps) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
     if (warp == kConsumerWarps && elect_one()) {
       load_tiles(ring, tile, problem, tensor_map_a, tensor_map_b, tensor_map_scale_a);
     }
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
     const uint32_t buffers = ring.base + kSmemD + warp * kStoreBuffers * kBytesD;
     uint32_t turn = 0;  // of the store buffers
     while (tile.next()) {
