@@ -112,19 +112,20 @@ def _build_once(compiler: str, include: str, library: Path) -> None:
     """Raises OSError or ToolchainError; nothing is left behind then."""
     from filelock import FileLock
 
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        FileLock(library.with_suffix(".lock"), timeout=LOCK_SECONDS),
-        tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as scratch,
-    ):
+    folder, prefix = library.parent, f".{library.stem}-"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(library.with_suffix(".lock"), timeout=LOCK_SECONDS):
         if _is_whole(library):  # another process built it meanwhile
             return
-        built = Path(scratch, library.name)
-        _compile(compiler, include, built)
-        with built.open("r+b") as file:
-            digest = hashlib.sha256(file.read()).digest()
-            file.write(digest)
-        built.replace(library)
+        for leftover in folder.glob(f"{prefix}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as scratch:
+            built = Path(scratch, library.name)
+            _compile(compiler, include, built)
+            with built.open("r+b") as file:
+                digest = hashlib.sha256(file.read()).digest()
+                file.write(digest)
+            built.replace(library)
 
 
 def _compile(compiler: str, include: str, built: Path) -> None:

@@ -340,9 +340,11 @@ def test_a_damaged_one_is_built_again(fresh, monkeypatch) -> None:
     whole = library.read_bytes()
     library.unlink()  # the mapped file stays as it is
     library.write_bytes(whole[: len(whole) // 2])
+    Path(fresh, f".{library.stem}-killed").mkdir()  # what a killed build leaves
     monkeypatch.setattr(launcher, "_found", None)
     assert launcher.find().module is not None
     assert launcher._is_whole(library)
+    assert sorted(path.suffix for path in fresh.iterdir()) == [".lock", ".so"]
 
 
 def test_no_compiler(fresh, monkeypatch) -> None:
