@@ -61,11 +61,9 @@ def choose_pipeline(
         )
     least = -(-LEAST_STAGES // turns) * turns
     tight = _registers_are_tight(problem, grouping, warps, mma, promotion)
-    by_column, walks = promotion.scales_b.way == "stage", grouping.index is not None
+    by_column = promotion.scales_b.way == "stage"
     crowded = _crowded(grouping, promotion)
-    unroll, unroll_reason = _unroll(
-        spec, problem, structure, tile, tight, by_column, walks, crowded
-    )
+    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, by_column, crowded)
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
     if spec.early_wait is True and not early_wait:
         raise SpecError(
@@ -135,15 +133,12 @@ def _unroll(
     tile: Tile,
     tight: bool,
     by_column: bool,
-    walks: bool,
     crowded: bool,
 ) -> tuple[int, str]:
     if spec.unroll != "auto":
         return structure.unroll, "asked for"
     if crowded:
         return 1, "more scales than usual beside the scheduler of groups: registers are tight"
-    if walks and structure.early_wait and structure.unroll > 2:
-        return 2, "an early wait beside the scheduler of groups: registers are tight"
     if by_column and structure.unroll > 2:
         return 2, "a scale a column: registers are tight"
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
