@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -19,6 +20,12 @@ from gemmgen.toolchain import Flaw, Resources
 def spec(**keys: object) -> GemmSpec:
     a, b = {"dtype": "e4m3", "scale": "1x128"}, {"dtype": "e4m3", "scale": "128x128"}
     return GemmSpec(**{"a": a, "b": b, "d": {"dtype": "bf16"}, "n": 2112, "k": 7168, **keys})
+
+
+def allotted(source: str) -> int:
+    """Registers a thread that ptxas allots by the launch bounds: one CTA a multiprocessor."""
+    threads = re.search(r"kThreads = (\d+)", source)
+    return min(65536 // int(threads[1]) // 8 * 8, 255) if threads else 168
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Compilers:
             self.compiled.append(name)
         if name in self.refused:
             raise CompileError("ptxas refuses the PTX", where=f"/somewhere/{name}.cu")
-        resources = Resources(168, 0, 0, 0, 1024, None)
+        resources = Resources(allotted(source), 0, 0, 0, 1024, None)
         cubin = b"cubin of " + name.encode()
         return SimpleNamespace(ptx=f".entry {name}", cubin=cubin, log="ok\n", resources=resources)
 

@@ -50,7 +50,7 @@ def test_an_artifact_holds_every_step_of_the_way(compilers: Compilers) -> None:
     assert built.cubin == built.files[artifact.UNPATCHED_CUBIN] + b" sparse_yield"
     assert built.files[artifact.LOG] == b"ok\n"
     assert built.manifest.toolchain == compilers.identity
-    assert built.manifest.resources["registers"] == 168
+    assert built.manifest.resources["registers"] == 128
     assert artifact.read(built.path) == built
 
 

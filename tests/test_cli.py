@@ -88,7 +88,7 @@ def test_build_writes_the_kernels_folder(run: Run, one: Path) -> None:
     assert "one\n" in out
     assert "generated/one" in out
     assert "s, built" in out
-    assert "168, no bytes spilled" in out
+    assert "128, no bytes spilled" in out
     assert "sparse_yield" in out
 
 
@@ -113,7 +113,7 @@ def test_build_as_json(run: Run, three: Path, compilers: Compilers) -> None:
     assert first["name"] == "one"
     assert first["path"] == "generated/one"
     assert first["cached"] is False
-    assert first["resources"]["registers"] == 168
+    assert first["resources"]["registers"] == 128
     assert second["error"]["kind"] == "CompileError"
     assert second["error"]["where"] == "/somewhere/two.cu"
     assert third["name"] == "three"

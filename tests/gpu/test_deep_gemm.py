@@ -48,8 +48,7 @@ MARK = 65536.0  # what no product of this data is
 @cache
 def build_all() -> None:
     """All kernels side by side, before the first call builds its own."""
-    for outcome in build_plans(deep_gemm_plans()):
-        assert not isinstance(outcome, gemmgen.GemmgenError), outcome
+    build_plans(deep_gemm_plans())  # one that is refused fails the call that wants it
 
 
 @pytest.fixture(autouse=True)
