@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 
@@ -24,3 +25,15 @@ def runner(capsys: pytest.CaptureFixture[str]) -> Run:
         return (1, out, f"{err}{code}") if isinstance(code, str) else (int(code or 0), out, err)
 
     return run
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """What the child processes of a call compute: a busy machine makes them wait, not compute."""
+    before = os.times()
+    run()
+    after = os.times()
+    spent = (
+        getattr(after, kind) - getattr(before, kind)
+        for kind in ("children_user", "children_system")
+    )
+    return sum(spent)
