@@ -126,7 +126,14 @@ def divided_structures(
 ) -> list[Structure]:
     """Not swapped, K divided: for long K and so few columns that one wave of tiles holds them."""
     asked_for_one = spec.warpgroups != "auto" and spec.warpgroups.k == 1
-    if not _built(spec) or k < LEAST_DIVIDED_K or spec.batch_invariant or asked_for_one:
+    clustered = spec.cluster != "auto" and spec.cluster.n > 1
+    if (
+        not _built(spec)
+        or k < LEAST_DIVIDED_K
+        or spec.batch_invariant
+        or asked_for_one
+        or clustered
+    ):
         return []
     rows = -(-m // LEAST_UNSWAPPED_M)  # of tiles
     tile = Structure(
