@@ -30,6 +30,9 @@ from gemmgen.target import Target
 # scheduler of groups with scales other than 1x128 and 128x128 (ptxas 12.8).
 MOST_TOTALS_OF_STEPS = 96
 
+# Fits 160 registers a thread only where N is compiled in and D takes no further step.
+WHOLE_WAVES = (192, 176)
+
 # Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
 # smaller are estimates. A third warpgroup hides the epilogue of the other two, hence its overhead.
 TILES = (
@@ -160,13 +163,16 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
     known = (problem.scale_a, problem.scale_b) == ("1x128", "128x128") or kept
+    plain = problem.n is not None and known and not _steps_out(problem)
     crowded = _steps_out(problem) > 1 or bool(
         grouping.grouped and not grouping.sliced and not known
     )
     tiles = tuple(
         s
         for s in (KEPT_TILES if kept else TILES)
-        if s.warpgroups_m <= most and (not crowded or s.totals <= MOST_TOTALS_OF_STEPS)
+        if s.warpgroups_m <= most
+        and (not crowded or s.totals <= MOST_TOTALS_OF_STEPS)
+        and (plain or (s.tile_m, s.tile_n) != WHOLE_WAVES)
     )
     few += divided_structures(spec, m, n, k, groups, sms)
     if m <= 64:

@@ -252,6 +252,7 @@ def encode_tensor_map(
         _ZEROS_OUTSIDE,
     )
     if status != 0:
+        refuse_earlier_fault(cuda.CUresult(status), "the encoding of a tensor map")
         raise LaunchError(
             "the driver refuses a tensor map",
             where=f"{dtype} at {address:#x}, dims {dims}, strides {strides}, box {box}",
@@ -322,15 +323,20 @@ _FAULTS = frozenset(
 def refuse_launch(number: int, name: str) -> NoReturn:
     """Raise LaunchError for the status of a launch."""
     status = cuda.CUresult(number)
+    refuse_earlier_fault(status, f"the launch of {name}")
+    raise LaunchError("the driver refuses the launch", where=name, got=_describe(status))
+
+
+def refuse_earlier_fault(status: Any, found_by: str) -> None:
+    """Raise LaunchError for a status that tells of a kernel that ran before."""
     if status in _FAULTS:
         raise LaunchError(
             "a kernel that was enqueued earlier failed; this one was not launched",
-            where=f"found by the launch of {name}",
+            where=f"found by {found_by}",
             got=_describe(status),
             fix="run with CUDA_LAUNCH_BLOCKING=1, or under compute-sanitizer, to learn which one; "
             "this process cannot use the GPU any more",
         )
-    raise LaunchError("the driver refuses the launch", where=name, got=_describe(status))
 
 
 def is_capturing(stream: int) -> bool:

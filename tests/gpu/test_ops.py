@@ -213,7 +213,7 @@ def test_a_compiled_model_is_equal_to_eager(backend: str) -> None:
     if backend == "aot_eager":
         assert numerics.equal_bits(result, expected) == 1.0
     else:  # silu in one kernel rounds otherwise, and a code of FP8 is a step of 6 %
-        assert numerics.relative_error(result, expected) < 1e-2
+        assert numerics.relative_error(result, expected) < 3e-2
 
 
 def test_torch_finds_nothing_wrong() -> None:
