@@ -23,6 +23,8 @@ WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
 # wave of 64 columns fills more than half of the multiprocessors. 33 to 48 rows are a prediction.
 MOST_SWAPPED_M = 48
 LONG_K = 8192
+MOST_FILLED_M, MOST_FILLED_M_IN_TWO = 104, 80
+FILLED_ROWS = 40  # of tiles, where the columns alone make few
 UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
 LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
 DIVIDED_STAGES = 12
@@ -31,14 +33,16 @@ MANY_K_TILES = 16  # from here on it pays to divide the K of a tile further than
 
 def swap_wins(spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int) -> bool:
     """Whether a swapped kernel is the faster one, and can obey what the spec fixes."""
-    if not _built(spec):
-        return False
-    if spec.cluster != "auto" and (spec.cluster.m, spec.cluster.n) != (1, 1):
-        return False
-    if spec.warpgroups != "auto" and spec.warpgroups.m > 1:
+    if not _may_swap(spec):
         return False
     tiles = _tiles(n, MMA_ROWS, groups)
     return m <= MOST_SWAPPED_M or (m <= 64 and k >= LONG_K and sms // 2 < tiles <= sms)
+
+
+def _may_swap(spec: GemmSpec) -> bool:
+    """Whether what the spec fixes leaves room for a swapped kernel."""
+    alone = spec.cluster == "auto" or (spec.cluster.m, spec.cluster.n) == (1, 1)
+    return _built(spec) and alone and (spec.warpgroups == "auto" or spec.warpgroups.m == 1)
 
 
 def _built(spec: GemmSpec) -> bool:
@@ -102,6 +106,36 @@ def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
         reason=f"few rows: the weights stream through {tiles} tiles of {MMA_ROWS} columns, "
         f"{split_k * warpgroups_k} warpgroups for the K of each",
     )
+
+
+def filled_structures(
+    spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int
+) -> list[Structure]:
+    """Swapped tiles that a little more than 64 rows fill.
+
+    A second tile of 64 rows is read through TMA's zeros, which is slow: 67x2112x7168 took 18.5 us
+    in two of 64 rows, 12.6 in two of 40; 67x7168x16384 63.3 and, in one of 72, 49.4 (H100).
+    """
+    tiles = _tiles(n, MMA_ROWS, groups)
+    apart = spec.batch_invariant or not _may_swap(spec)
+    if apart or k < LEAST_DIVIDED_K or tiles > sms or not 64 < m <= MOST_FILLED_M:
+        return []
+    rows, warpgroups_k = -(-m // MMA_COLUMNS) * MMA_COLUMNS, 2
+    if tiles <= sms // 4:
+        rows = FILLED_ROWS
+    elif m > MOST_FILLED_M_IN_TWO:
+        warpgroups_k = 1  # the sums of two warpgroups would not fit beside each other
+    if warpgroups_k == 1 and k < LONG_K:
+        return []
+    return [
+        dataclasses.replace(
+            swapped_structure(rows, MMA_ROWS, TILE_K),
+            warpgroups_k=warpgroups_k,
+            most_stages=8,
+            reason=f"few rows, long K: {-(-m // rows)} x {tiles} tiles of {rows}x{MMA_ROWS} that "
+            "the rows fill",
+        )
+    ]
 
 
 def _wide(n: int, groups: int, sms: int) -> list[Structure]:

@@ -15,6 +15,7 @@ from gemmgen.passes.few_rows import (
     DIVIDED_STAGES,
     LEAST_UNSWAPPED_M,
     divided_structures,
+    filled_structures,
     swap_wins,
     swapped_structure,
     swapped_structures,
@@ -159,6 +160,8 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     few: list[Structure] = []
     if spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms):
         few = swapped_structures(m, n, k, groups, sms)
+    elif spec.swap_ab == "auto":
+        few = filled_structures(spec, m, n, k, groups, sms)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
