@@ -115,7 +115,8 @@ def added_in_parts(tensors: Tensors, ctas: int, warpgroups: int) -> np.ndarray:
         products.append((scales, reference(unscaled).astype(np.float32)))
     total = np.zeros((m, n), np.float32)
     for cta in range(ctas):
-        first, end = (k_tiles * i // ctas for i in (cta, cta + 1))
+        share, longer = divmod(k_tiles, ctas)
+        first, end = (share * i + min(i, longer) for i in (cta, cta + 1))
         for warpgroup in range(warpgroups):
             part_sum = np.zeros((m, n), np.float64)
             for scales, product in products[first + warpgroup : end : warpgroups]:
@@ -197,7 +198,7 @@ def test_the_order_of_asynchronous_work_changes_nothing(keys: dict[str, Any]) ->
 # What a careless edit could do: to kernels whose warpgroups take turns, and to split ones.
 IN_TURN_SABOTAGE = {
     "the sums of the tile before are overwritten": (
-        "barrier_wait(base + kSmemPartsEmpty, phase ^ 1);",
+        "barrier_wait(base + kSmemPartsEmpty, phase);",
         "",
     ),
     "nobody waits for the others' parts": ("barrier_wait(base + kSmemPartsFull, phase);", ""),
@@ -212,19 +213,20 @@ IN_TURN_SABOTAGE = {
     "the consumers do not wait for the barriers": ("    cta_wait();\n", ""),
 }
 SPLIT_SABOTAGE = {
-    "parts are not released to the cluster": ("arrive.release.cluster", "arrive.release.cta"),
     "parts are not acquired": ("parity.acquire.cluster", "parity.acquire.cta"),
-    "parts are handed over before they are written": (
-        "  barrier_wait_cluster(base + kSmemPartsEmpty, phase ^ 1);",
-        "  if (lane < kClusterK) barrier_arrive_remote(remote(base + kSmemPartsFull, lane));",
+    "the barrier does not count all parts": ("fragments * kParts", "fragments * (kParts - 1)"),
+    "the barrier counts a fragment twice": ("fragments * kParts", "(fragments + 1) * kParts"),
+    "the stores of a part are counted by the CTA they come from": (
+        "remote(base + kSmemPartsFull, cta)",
+        "base + kSmemPartsFull",
     ),
-    "the other CTA gets nothing": ("j % kClusterK), totals", "0), totals"),
+    "the sums of the tile before are overwritten": (
+        "barrier_wait(base + kSmemPartsEmpty, phase);",
+        "",
+    ),
+    "the other CTA gets nothing": ("uint32_t cta = j % kClusterK", "uint32_t cta = 0"),
     "the other CTA is not told": ("if (lane < kClusterK)", "if (lane < 1)"),
-    "each CTA sums what comes after its share": ("* rank / kClusterK", "* (rank + 1) / kClusterK"),
-    "a CTA leaves while the other writes to it": (
-        "  __syncwarp();\n  cluster_arrive();\n  cluster_wait();\n}",
-        "}",
-    ),
+    "each CTA sums what comes after its share": ("/ kClusterK * rank", "/ kClusterK * (rank + 1)"),
     "the CTAs do not wait for each other to start": (
         "    cluster_arrive();\n    cluster_wait();\n    const",
         "    cluster_arrive();\n    const",

@@ -128,20 +128,23 @@ DEVICE uint32_t transpose(uint32_t elements) {
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(elements));
   return transposed;
 }
-// An address in another CTA of the cluster. What was written there before an arrival at a barrier
-// is read after the wait for it.
 DEVICE uint32_t remote(uint32_t address, uint32_t cta) {
   uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(cta));
   return there;
 }
-DEVICE void store_remote(uint32_t address, const float (&v)[4]) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], { %1, %2, %3, %4 };" ::"r"(address), "f"(v[0]),
-               "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+// NOTE: the barrier counts what has landed (PTX ISA, st.async). Ordinary stores would need a
+// `.release.cluster` behind them, which waits for all that a thread has written.
+DEVICE void store_remote(uint32_t address, const float (&v)[4], uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], "
+      "{ %1, %2, %3, %4 }, [%5];" ::"r"(address), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]),
+      "r"(barrier) : "memory");
 }
+// NOTE: no `.release.cluster` here either. What other CTAs write again was read by this thread's
+// warp, and added up.
 DEVICE void barrier_arrive_remote(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
-               : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 DEVICE void barrier_wait_cluster(uint32_t barrier, uint32_t phase) {
   asm volatile(
@@ -149,7 +152,10 @@ DEVICE void barrier_wait_cluster(uint32_t barrier, uint32_t phase) {
       "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra AGAIN;\n}" ::"r"(barrier), "r"(phase) : "memory");
 }
-DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.aligned;" ::: "memory"); }
+// The barriers are made visible by their own fence: nothing else is released.
+DEVICE void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
 DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
 DEVICE void load_shared(float (&v)[4], uint32_t address) {
   asm volatile("ld.shared.v4.f32 { %0, %1, %2, %3 }, [%4];"
@@ -218,9 +224,8 @@ DEVICE void init_barriers(Ring ring) {
     barrier_init(ring.full(), 1);
     barrier_init(ring.empty(), kConsumerWarps / kConsumersK);
   }
-  for (uint32_t barrier : {kSmemPartsFull, kSmemPartsEmpty}) {
-    barrier_init(ring.base + barrier, kConsumerWarps * kClusterK);
-  }
+  barrier_init(ring.base + kSmemPartsEmpty, kConsumerWarps * kClusterK);
+  barrier_init(ring.base + kSmemPartsFull, 1);
   // Visible to TMA and to the cluster before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -257,9 +262,10 @@ struct TileScheduler {
   }
 };
 
-// ---- Which K tiles are a CTA's: ranges of about one length, in the order of the ranks ---------
+// ---- Which K tiles are a CTA's: ranges in the order of the ranks, the first ones the longer ---
 DEVICE uint32_t first_k_tile(Problem problem, uint32_t rank) {
-  return ceil_div(problem.k, kTileK) * rank / kClusterK;
+  const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+  return k_tiles / kClusterK * rank + min(rank, k_tiles % kClusterK);
 }
 
 // ---- Producer: one thread keeps the ring full -----------------------------------------------
@@ -377,16 +383,27 @@ DEVICE uint32_t part(uint32_t base, uint32_t number, uint32_t i, uint32_t thread
   return base + kSmemParts + number * kBytesParts + (i * kPartThreads + thread) * 16;
 }
 
+// This warp has added up the tile before: parts of the next may take the place.
+DEVICE void offer_parts(uint32_t base, uint32_t lane) {
+  __syncwarp();
+  if (lane < kClusterK) barrier_arrive_remote(remote(base + kSmemPartsEmpty, lane));
+}
+
 // Hand over this warpgroup's part and wait for the others'.
 DEVICE void exchange(const Totals& totals, uint32_t base, uint32_t number, uint32_t thread,
-                     uint32_t lane, uint32_t phase) {
-  barrier_wait_cluster(base + kSmemPartsEmpty, phase ^ 1);  // the tile before has been added up
-#pragma unroll
-  for (uint32_t j = 0; j < kAccumulators / 4; ++j) {
-    store_remote(remote(part(base, number, j / kClusterK, thread), j % kClusterK), totals[j]);
+                     uint32_t rank, uint32_t phase) {
+  constexpr uint32_t kTotals = kAccumulators / 4;  // fragments of a part of the tile
+  barrier_wait(base + kSmemPartsEmpty, phase);
+  if (threadIdx.x == 0) {
+    const uint32_t fragments = (kTotals - rank + kClusterK - 1) / kClusterK;
+    barrier_expect(base + kSmemPartsFull, fragments * kParts * kPartThreads * 16);
   }
-  __syncwarp();
-  if (lane < kClusterK) barrier_arrive_remote(remote(base + kSmemPartsFull, lane));
+#pragma unroll
+  for (uint32_t j = 0; j < kTotals; ++j) {
+    const uint32_t cta = j % kClusterK;
+    store_remote(remote(part(base, number, j / kClusterK, thread), cta), totals[j],
+                 remote(base + kSmemPartsFull, cta));
+  }
   barrier_wait_cluster(base + kSmemPartsFull, phase);
 }
 
@@ -398,12 +415,6 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 #pragma unroll
     for (uint32_t j = 0; j < 4; ++j) sum[j] += value[j];
   }
-}
-
-// What was read may be written again.
-DEVICE void release_parts(uint32_t base, uint32_t lane) {
-  __syncwarp();
-  if (lane < kClusterK) barrier_arrive_remote(remote(base + kSmemPartsEmpty, lane));
 }
 
 // ---- The kernel -----------------------------------------------------------------------------
@@ -453,6 +464,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u
     const uint32_t thread = threadIdx.x % kPartThreads;
     uint32_t phase = 0;  // of the exchange of parts
     while (tile.next()) {
+      offer_parts(ring.base, lane);
       // A tile that hangs over the edge of B may reach past its last block.
       const uint32_t blocks = ceil_div(problem.n, kScaleBlockN);
       uint64_t block = min((tile.n + column) / kScaleBlockN, blocks - 1);
@@ -461,7 +473,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u
       Totals totals = {};
       mainloop(totals, ring, reads, scales, k_tiles, k_tile, lane);
       const uint32_t first_row = tile.m, first_column = tile.n + column + warp % 4 * 16;
-      exchange(totals, ring.base, number, thread, lane, phase);
+      exchange(totals, ring.base, number, thread, rank, phase);
       for (uint32_t i = turn; i < kFragments; i += kConsumersK) {
         const uint32_t j = i * kClusterK + rank;  // fragment of the tile
         if (j >= kAccumulators / 4) break;
@@ -469,12 +481,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u
         add_parts(sum, ring.base, i, thread);
         store_fragment(sum, tile, d, pitch_d, problem, first_row + 8 * j, first_column, lane);
       }
-      release_parts(ring.base, lane);
       phase ^= 1;
     }
   }
-  // A CTA that left early would take away what others still use.
-  __syncwarp();
-  cluster_arrive();
-  cluster_wait();
 }

@@ -201,9 +201,8 @@ DEVICE void init_barriers(Ring ring) {
     barrier_init(ring.full(), 1);
     barrier_init(ring.empty(), kConsumerWarps / kConsumersK);
   }
-  for (uint32_t barrier : {kSmemPartsFull, kSmemPartsEmpty}) {
-    barrier_init(ring.base + barrier, kConsumerWarps);
-  }
+  barrier_init(ring.base + kSmemPartsEmpty, kConsumerWarps);
+  barrier_init(ring.base + kSmemPartsFull, kConsumerWarps);
   // Visible to TMA before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -350,10 +349,16 @@ DEVICE uint32_t part(uint32_t base, uint32_t number, uint32_t i, uint32_t thread
   return base + kSmemParts + number * kBytesParts + (i * kPartThreads + thread) * 16;
 }
 
+// This warp has added up the tile before: parts of the next may take the place.
+DEVICE void offer_parts(uint32_t base, uint32_t lane) {
+  __syncwarp();
+  if (lane == 0) barrier_arrive(base + kSmemPartsEmpty);
+}
+
 // Hand over this warpgroup's part and wait for the others'.
 DEVICE void exchange(const Totals& totals, uint32_t base, uint32_t number, uint32_t thread,
                      uint32_t lane, uint32_t phase) {
-  barrier_wait(base + kSmemPartsEmpty, phase ^ 1);  // the tile before has been added up
+  barrier_wait(base + kSmemPartsEmpty, phase);
 #pragma unroll
   for (uint32_t j = 0; j < kAccumulators / 4; ++j) {
     store_shared(part(base, number, j, thread), totals[j]);
@@ -371,12 +376,6 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 #pragma unroll
     for (uint32_t j = 0; j < 4; ++j) sum[j] += value[j];
   }
-}
-
-// What was read may be written again.
-DEVICE void release_parts(uint32_t base, uint32_t lane) {
-  __syncwarp();
-  if (lane == 0) barrier_arrive(base + kSmemPartsEmpty);
 }
 
 // ---- The kernel -----------------------------------------------------------------------------
@@ -420,6 +419,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_
     const uint32_t thread = threadIdx.x % kPartThreads;
     uint32_t phase = 0;  // of the exchange of parts
     while (tile.next()) {
+      offer_parts(ring.base, lane);
       // A tile that hangs over the edge of B may reach past its last block.
       const uint32_t blocks = ceil_div(problem.n, kScaleBlockN);
       uint64_t block = min((tile.n + column) / kScaleBlockN, blocks - 1);
@@ -436,7 +436,6 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_
         add_parts(sum, ring.base, i, thread);
         store_fragment(sum, tile, d, pitch_d, problem, first_row + 8 * j, first_column, lane);
       }
-      release_parts(ring.base, lane);
       phase ^= 1;
     }
   }

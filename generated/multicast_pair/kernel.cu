@@ -125,8 +125,10 @@ DEVICE bool elect_one() {
                : "=r"(elected));
   return elected;
 }
+// Relaxed: the barriers are made visible by their own fence, and nothing else is released.
 DEVICE void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" :::
+               "memory");
 }
 DEVICE float load_shared(uint32_t address) {
   float value;

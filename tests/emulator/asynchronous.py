@@ -205,6 +205,19 @@ def _bulk_wait(e: Emitter, i: Instruction) -> None:
     e.effect(f"issue.bulk_wait(w, {int(i.operands[0])}, {'read' in i.parts}, {e.mask})")
 
 
+@opcode("st.async")
+def _store_async(e: Emitter, i: Instruction) -> None:
+    names = ("async", "weak", "shared::cluster", "mbarrier::complete_tx::bytes", "v2", "v4")
+    kind = i.parts[-1]
+    found = known(e, i, *names, "b32", "u32", "s32", "f32")
+    if not {"shared::cluster", "mbarrier::complete_tx::bytes"} <= found:
+        raise e.refuse()
+    kind = "f32" if kind == "f32" else "u32"
+    values = ", ".join(e.read(operand, kind) for operand in e.items(i.operands[1]))
+    target, barrier = e.address(i.operands[0]), e.address(i.operands[2])
+    e.effect(f"issue.store_async(w, {target}, [{values}], {barrier}, {e.mask})")
+
+
 # -- wgmma ---------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 A function that answers False, as documented, asks for its block to be executed again after
 something has changed. Masks: the lanes that execute, or None for all 32.
-PTX ISA: `cp.async.bulk`, `cp.async.bulk.tensor`, `prefetch.tensormap`, `wgmma`.
+PTX ISA: `cp.async.bulk`, `cp.async.bulk.tensor`, `st.async`, `prefetch.tensormap`, `wgmma`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .access import split_cluster_address
 from .errors import Fault
 from .memory import PARAMETER_BASE
+from .remote import RemoteStore
 from .sync import check_visible, find_barrier, lanes_of, uniform
 from .tensor_map import TensorMap
 from .tma import Box, Line, Load, Store
@@ -125,6 +126,22 @@ def _store(warp: Warp, target: Box | Line, address: int, reduction: str | None, 
     warp.cta.stores.append(store)
     warp.machine.start(store.read)
     warp.machine.start(store.perform)
+
+
+def store_async(
+    warp: Warp, target: Array, values: list[Array], barrier: Array, mask: Mask | None
+) -> None:
+    """st.async: lands later, and is counted on a mbarrier of the CTA that it writes to."""
+    size = values[0].dtype.itemsize * len(values)
+    for lane in lanes_of(mask):
+        rank, address = split_cluster_address(int(target[lane]))
+        cta = warp.cta.peer(rank)
+        if cta is not warp.cta.peer(split_cluster_address(int(barrier[lane]))[0]):
+            raise Fault("the target and the mbarrier of a store are in different CTAs")
+        found = find_barrier(warp, int(barrier[lane]), cluster=True)
+        raw = np.array([value[lane] for value in values]).view(np.uint8)
+        place = int(cta.shared.offsets(np.array([address]), size)[0])
+        warp.machine.start(RemoteStore(warp, cta, place, raw, found, warp.thread + lane).perform)
 
 
 def bulk_commit(warp: Warp, mask: Mask | None) -> None:

@@ -321,6 +321,44 @@ def test_what_another_cta_wrote_is_acquired_at_the_scope_of_the_cluster(release,
             launch(program, **run, seed=seed)
 
 
+_ASYNCHRONOUS_HANDOVER = (
+    _HANDOVER.replace(
+        "st.shared::cluster.v4.f32",
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32",
+    )
+    .replace("%f0, %f0}", "%f0, %f0}, [%r5]")
+    .replace("@!%p1 mbarrier.arrive.RELEASE.shared::cluster.b64 _, [%r5];", "")
+    .replace(
+        "WAIT:", "WAIT:\n@!%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], BYTES;\nAGAIN:"
+    )
+    .replace("@!%p3 bra WAIT", "@!%p3 bra AGAIN")
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("acquire", "size", "error"),
+    [
+        ("acquire.cluster", 512, None),
+        ("acquire.cta", 512, Hazard),
+        ("acquire.cluster", 496, Hazard),
+        ("acquire.cluster", 528, Deadlock),
+    ],
+)
+def test_asynchronous_stores_are_counted_by_the_barrier_of_their_target(acquire, size, error, seed):
+    body = _ASYNCHRONOUS_HANDOVER.replace("ACQUIRE", acquire).replace("BYTES", str(size))
+    program = kernel(body, shared=".shared .align 16 .b8 buffer[528];")
+    memory = Memory()
+    out = memory.alloc(128)
+    run = {"grid": (2,), "block": (32,), "cluster": (2,), "args": [out], "memory": memory}
+    if error is None:
+        launch(program, **run, seed=seed)
+        np.testing.assert_array_equal(memory.read(out, 32, np.float32), np.arange(32))
+    else:
+        with pytest.raises(error):
+            launch(program, **run, seed=seed)
+
+
 _INTRUDER = """
     mov.u32 %r1, %cluster_ctarank;
     setp.eq.u32 %p1, %r1, 0;
