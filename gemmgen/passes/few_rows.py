@@ -28,6 +28,7 @@ FILLED_ROWS = 40  # of tiles, where the columns alone make few
 UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
 LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
 DIVIDED_STAGES = 12
+SHORTEST_K, SHORT_K_STAGES = 512, 6  # a short first burst of loads beats a deep ring
 MANY_K_TILES = 16  # from here on it pays to divide the K of a tile further than in two
 
 
@@ -95,7 +96,7 @@ def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
     split_k, warpgroups_k, stages = 1, 2, 8
     if k_tiles >= MANY_K_TILES and tiles <= sms // 4:
         # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
-        split_k, warpgroups_k, stages = (2, 4, 16) if rows <= 32 else (2, 3, 15)
+        split_k, warpgroups_k, stages = 2, 3, 15
     elif k_tiles >= 2 * MANY_K_TILES and tiles <= sms // 2:
         warpgroups_k, stages = 3, 12
     return dataclasses.replace(
@@ -114,26 +115,29 @@ def filled_structures(
     """Swapped tiles that a little more than 64 rows fill.
 
     A second tile of 64 rows is read through TMA's zeros, which is slow: 67x2112x7168 took 18.5 us
-    in two of 64 rows, 12.6 in two of 40; 67x7168x16384 63.3 and, in one of 72, 49.4 (H100).
+    in two of 64 rows, 12.6 in two of 40; 67x7168x16384 63.3 and, in one of 72, 49.4; 72x7168x2048
+    9.8 and, in one of 72, 9.3 (H100).
     """
     tiles = _tiles(n, MMA_ROWS, groups)
     apart = spec.batch_invariant or not _may_swap(spec)
-    if apart or k < LEAST_DIVIDED_K or tiles > sms or not 64 < m <= MOST_FILLED_M:
+    if apart or k <= SHORTEST_K or tiles > sms or not 64 < m <= MOST_FILLED_M:
         return []
-    rows, warpgroups_k = -(-m // MMA_COLUMNS) * MMA_COLUMNS, 2
-    if tiles <= sms // 4:
+    rows, warpgroups_k, stages = -(-m // MMA_COLUMNS) * MMA_COLUMNS, 2, 8
+    if k < LEAST_DIVIDED_K:
+        warpgroups_k, stages = 1, SHORT_K_STAGES
+    elif tiles <= sms // 4:
         rows = FILLED_ROWS
     elif m > MOST_FILLED_M_IN_TWO:
         warpgroups_k = 1  # the sums of two warpgroups would not fit beside each other
-    if warpgroups_k == 1 and k < LONG_K:
-        return []
+        if k < LONG_K:
+            return []
     return [
         dataclasses.replace(
             swapped_structure(rows, MMA_ROWS, TILE_K),
             warpgroups_k=warpgroups_k,
-            most_stages=8,
-            reason=f"few rows, long K: {-(-m // rows)} x {tiles} tiles of {rows}x{MMA_ROWS} that "
-            "the rows fill",
+            most_stages=stages,
+            reason=f"few rows: {-(-m // rows)} x {tiles} tiles of {rows}x{MMA_ROWS} that the rows "
+            "fill",
         )
     ]
 
@@ -178,10 +182,17 @@ def divided_structures(
         "few rows, long K: the weights stream through {} tiles of {}x{}, "
         "{} warpgroups for the K of each"
     )
-    # No split over CTAs, no multicast of B: 64x2112x7168 9.3 us, split in two 9.8; with 128 rows
-    # 10.2, in clusters of two 11.4 (H200).
-    cluster_m = 1
-    if tiles <= sms:
+    split_k = cluster_m = 1
+    if tiles <= sms // 2:
+        warpgroups_k, split_k = 3, 2  # 64x2112x7168 10.2 us, 10.5 without the split (H100)
+    elif tiles <= sms and rows == 2:
+        # All rows in one CTA, half of K: fewer bytes for each. 128x2112x7168 11.0 us, in tiles of 64
+        # rows with the whole K 11.7, in clusters of two of them 11.4 (H100, dirty L2).
+        tile = dataclasses.replace(
+            tile, tile_m=128, warpgroups_m=2, early_wait=False, most_stages=8
+        )
+        warpgroups_k, split_k = 1, 2
+    elif tiles <= sms:
         warpgroups_k = 3
     elif _tiles(n, 64, groups) * rows <= sms and rows > 1:
         tile = dataclasses.replace(tile, tile_n=64, most_stages=10)
@@ -192,8 +203,11 @@ def divided_structures(
         dataclasses.replace(
             tile,
             warpgroups_k=warpgroups_k,
+            split_k=split_k,
             cluster_m=cluster_m,
-            reason=shares.format(tiles, tile.tile_m, tile.tile_n, warpgroups_k),
+            reason=shares.format(
+                tiles // tile.warpgroups_m, tile.tile_m, tile.tile_n, split_k * warpgroups_k
+            ),
         )
     ]
 

@@ -7,9 +7,9 @@ from gemmgen.passes.structure import ASSUMED_K
 from gemmgen.plan import Cluster, Pipeline, Problem, Scheduler, Tile
 from gemmgen.spec import GemmSpec
 
-# With short K every tile along M before the next column is fastest, with long K bands of 16 are;
-# between them the width of a band made no difference (docs/kernel-notes.md).
-SHORT_K, LONG_K = 2048, 16384
+# With short K every tile along M before the next column is fastest. With K of 16384 bands of 16 are,
+# by 1 %; between the two, they are within 1 % of bands of 4 to 32 (docs/kernel-notes.md).
+SHORT_K = 2048
 WIDEST_BAND = 32
 ALL_ROWS = 2**31 - 1  # a band of every tile along M
 GROUP_ROWS = 128  # that are of one group, with `grouping: contiguous`
@@ -58,6 +58,4 @@ def _band(spec: GemmSpec, problem: Problem, tile: Tile) -> tuple[int, str]:
     tiles_m = -(-problem.expected_m // tile.m)
     if k <= SHORT_K:
         return min(tiles_m, WIDEST_BAND), "short K: all tiles along M before the next column"
-    if k >= LONG_K:
-        return 16, "long K: bands of about 16 tiles along M"
-    return 8, "bands of about 8 tiles along M"
+    return 16, "bands of about 16 tiles along M"

@@ -14,6 +14,8 @@ from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.passes.few_rows import (
     DIVIDED_STAGES,
     LEAST_UNSWAPPED_M,
+    SHORT_K_STAGES,
+    SHORTEST_K,
     divided_structures,
     filled_structures,
     swap_wins,
@@ -91,10 +93,8 @@ MOST_STATIONARY_BYTES = 100 * 1024  # of A: as many stages of B lie beside it as
 LEAST_TILES_OF_A_ROW = 4  # that a CTA computes
 
 SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring in one wave of 64 rows
-SHORT_K_STAGES = 6
 # Up to here a tile is over before a ring of more stages is full, and 128 columns a tile cost less:
 # 128x32768x512 9.7 us, with 6 stages 10.5, with 64 columns and 8 stages 11.1.
-SHORTEST_K = 512
 SHORTEST_K_COLUMNS, SHORTEST_K_STAGES = 128, 4
 
 
