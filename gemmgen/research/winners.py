@@ -1,8 +1,9 @@
 """What a sweep says about the planner: its choice beside the fastest kernel of each problem.
 
 The planner's own kernel has to be among a sweep's variants, whatever keys led to it: it is known by
-its name, which spells every choice. A problem with many variants is timed in several runs; across
-them times are scaled by the peer that both have.
+its name, which spells every choice. Where several variants come to it, the first stands for them:
+the best of several times of one kernel is luck. A problem with many variants is timed in several
+runs; across them times are scaled by the peer that both have.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Comparison:
         return 1 - float(self.fastest["us"]) / float(self.planner["us"])
 
     @property
+    def close(self) -> bool:
+        """Whether the planner's kernel is as fast as can be told."""
+        return self.gain < LEAST_GAIN
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         return self.fastest["m"], self.fastest["n"], self.fastest["k"]
 
@@ -79,7 +85,8 @@ def compare(database: Database) -> Iterator[Comparison]:
             continue
         planner = next((row for row in rows if row["kernel"] == own), None)
         if planner:
-            comparable = list(_as_in(planner["run"], rows, peers))
+            others = [row for row in rows if row["kernel"] != own]
+            comparable = [planner, *_as_in(planner["run"], others, peers)]
             yield Comparison(request, min(comparable, key=lambda row: float(row["us"])), planner)
 
 

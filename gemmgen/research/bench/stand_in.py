@@ -1,7 +1,9 @@
-"""DeepGEMM's time where it cannot be imported: what it took on one H200, scaled to this run.
+"""DeepGEMM's time where it cannot be imported: what it took on an H200, scaled to this run.
 
-`peers_h200.json` holds what DeepGEMM and cuBLASLt took in one run with dirty L2. DeepGEMM's time
-from there, times what cuBLASLt takes here over what it took there, is an estimate and called so.
+`peers_h200.json` holds what DeepGEMM and cuBLASLt took beside each other with dirty L2: `few_rows`
+is of another run than the rest, and of cuBLASLt has only what takes a scale a tensor. DeepGEMM's
+time from there, times what cuBLASLt takes here over what it took there, is an estimate and called
+so.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from gemmgen.research.bench.problem import BenchProblem
 
 SOURCE = "peers_h200.json"
-SCALED_BY = ("cublaslt_block", "cublaslt_tensor_fast")  # the first that both runs have
+SCALED_BY = ("cublaslt_block", "cublaslt_tensor_fast")  # the first that both runs timed
 L2 = "dirty"
 DENSE_M = 4096  # of the dense problem that is timed beside groups
 DENSE_N_K = (7168, 2048)  # where there is no dense problem of the same N and K
@@ -34,14 +36,15 @@ class StandIn:
 
 @cache
 def known() -> Mapping[str, Any]:
-    """What peers took on one H200."""
+    """What peers took on an H200."""
     text = resources.files("gemmgen.research.bench").joinpath(SOURCE).read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
 def dense_shapes() -> dict[Sizes, Mapping[str, float]]:
     """Times of the dense problems in us, by M, N and K."""
-    return {(row["m"], row["n"], row["k"]): row for row in known()["shapes"]}
+    rows = [*known()["shapes"], *known()["few_rows"]["shapes"]]
+    return {(row["m"], row["n"], row["k"]): row for row in rows}
 
 
 def dense_beside(problem: BenchProblem) -> BenchProblem:

@@ -140,10 +140,11 @@ def _peers(lines: Sequence[Line]) -> Sheet:
     ]
     notes = [f"geometric means over the planner's choices: {', '.join(means)}"] if means else []
     if estimates:
-        origin = next(o for line in lines if (o := line.get("deep_gemm_origin")))
+        origins = [o for line in lines if (o := line.get("deep_gemm_origin"))]
+        scaled_by = [name for name in PEERS if any(f"by {name} " in o for o in origins)]
         notes.append(
-            f"{ESTIMATE} not measured here: what it took on an H200, scaled by cuBLASLt of this "
-            f"run ({origin.split(' x ')[0]})"
+            f"{ESTIMATE} not measured here: what it took on an H200, scaled by "
+            f"{' or '.join(scaled_by)} of this run ({origins[0].split(' x ')[0]})"
         )
     absent = {f"{n}: {why}" for line in lines for n, why in line.get("absent", {}).items()}
     notes += [f"absent: {each}" for each in sorted(absent)]

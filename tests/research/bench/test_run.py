@@ -205,27 +205,35 @@ def test_a_file_that_holds_no_lines(tmp_path, text: str) -> None:
 
 # --- What stands in for DeepGEMM ----------------------------------------------------------------
 
+BLOCK, FAST = "cublaslt_block", "cublaslt_tensor_fast"
+
 
 @pytest.mark.parametrize(
-    ("shape", "times", "us"),
+    ("shape", "times", "us", "by"),
     [
-        (("dense", 1, 4096, 2112, 7168), {"cublaslt_block": 2 * 112.2}, 2 * 94.9),
-        (("dense", 1, 1, 7168, 2048), {"cublaslt_tensor_fast": 7.9}, 8.1),
-        (("contiguous_ends", 4, 8192, 4096, 7168), {"cublaslt_block": 183.7}, 1333.4),
-        (("masked", 32, 192, 6144, 7168), {"cublaslt_block": 2 * 102.8}, 2 * 518.3),
-        (("dense", 1, 5, 8, 16), {"cublaslt_block": 1.0}, None),
-        (("dense", 1, 4096, 2112, 7168), {}, None),
+        (("dense", 1, 4096, 2112, 7168), {BLOCK: 2 * 112.2, FAST: 1.0}, 2 * 94.9, BLOCK),
+        (("dense", 1, 4096, 2112, 7168), {FAST: 2 * 82.1}, 2 * 94.9, FAST),
+        (("dense", 1, 1, 7168, 2048), {FAST: 7.9}, 8.1, FAST),
+        (("dense", 1, 16, 7168, 16384), {BLOCK: 45.5, FAST: 1.0}, 41.5, BLOCK),
+        (("dense", 1, 8, 2112, 7168), {BLOCK: 1.0, FAST: 2 * 10.26}, 2 * 11.1, FAST),
+        (("dense", 1, 8, 2112, 7168), {BLOCK: 1.0}, None, None),
+        (("contiguous_ends", 4, 8192, 4096, 7168), {BLOCK: 183.7}, 1333.4, BLOCK),
+        (("masked", 32, 192, 6144, 7168), {BLOCK: 2 * 102.8}, 2 * 518.3, BLOCK),
+        (("dense", 1, 5, 8, 16), {BLOCK: 1.0}, None, None),
+        (("dense", 1, 4096, 2112, 7168), {}, None, None),
     ],
 )
-def test_deep_gemm_of_another_run_is_scaled_by_cublaslt(shape, times, us) -> None:
+def test_deep_gemm_of_another_run_is_scaled_by_cublaslt(shape, times, us, by) -> None:
     problem = BenchProblem(*shape, "e4m3", "e4m3", "bf16", "1x128", "128x128")
     found = stand_in(problem, "dirty", times)
     assert (found and found.us) == (us and pytest.approx(us))
+    assert (found and found.origin.endswith(f", by {by} of this run")) == (by and True)
     assert stand_in(problem, "clean", times) is None
 
 
 def test_the_shapes_that_are_known() -> None:
-    assert len(dense_shapes()) == 21
+    assert len(known()["shapes"]) == 21
+    assert len(dense_shapes()) == 21 + 22  # none of the few rows is among the others
     assert len(known()["grouped"]) == 16
 
 
@@ -264,6 +272,15 @@ def test_tables_in_a_terminal(capsys) -> None:
     assert "~0.949" in said
 
 
+def test_the_note_on_estimates_says_what_scaled_them() -> None:
+    few = BenchProblem("dense", 1, 8, 2112, 7168, "e4m3", "e4m3", "bf16", "1x128", "128x128")
+    times = {"gemmgen": 8.0, BLOCK: 22.0, FAST: 10.0}
+    lines = lines_of(field_of(*(candidate(name, few) for name in times)), times)
+    assert "scaled by cublaslt_tensor_fast of this run (peers_h200.json)" in tables.markdown(lines)
+    both = tables.markdown([*some_lines(), *lines])
+    assert "scaled by cublaslt_block or cublaslt_tensor_fast of this run" in both
+
+
 # --- The problems in benchmarks/ ----------------------------------------------------------------
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -271,7 +288,9 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 def test_the_dense_problems_are_those_whose_peers_are_known() -> None:
     asked = bench.requests(load_specs(BENCHMARKS / "dense.yaml"), {}, {"": {}})
-    assert {(r.problem.m, r.problem.n, r.problem.k) for r in asked} == set(dense_shapes())
+    few = bench.requests(load_specs(BENCHMARKS / "weights.yaml"), {"m": (1, 8, 16, 32)}, {"": {}})
+    shapes = {(r.problem.m, r.problem.n, r.problem.k) for r in (*asked, *few)}
+    assert shapes == set(dense_shapes())
     assert {tuple(request.specs) for request in asked} == {("",)}
     assert len(bench.matching(asked, "4096x*")) == 6
 
