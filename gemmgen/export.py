@@ -202,7 +202,8 @@ def _param_row(plan: KernelPlan, param: KernelParam) -> str:
     box = ", ".join(map(str, param.box))
     return (
         f"{{.kind = TENSOR_MAP, {argument}, .type = {element}, .swizzle = "
-        f"SWIZZLE_{param.swizzle.span}, .l2_promotion = L2_{param.l2_promotion}, .box = {{{box}}}}}"
+        f"SWIZZLE_{param.swizzle.span}, .l2_promotion = L2_{param.l2_promotion}, .box = {{{box}}}, "
+        f".fitted = {int(param.fitted)}}}"
     )
 
 

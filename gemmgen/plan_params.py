@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gemmgen.target import Swizzle
+
+FITTED_ROWS = 8  # what 128-byte swizzling repeats after, and the step of fitted boxes
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,15 @@ class KernelParam:
     source: str  # scalar: the dimension; else: name of the tensor argument
     dtype: str = "u32"  # tensor_map, pointer: of the tensor
     box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
+    fitted: bool = False  # tensor_map: the box has no more rows than the tensor, in eights
     swizzle: Swizzle = Swizzle.NONE  # tensor_map
     l2_promotion: int = 0  # tensor_map: bytes, 0 for none
     written: bool = False  # pointer
     in_place: bool = False  # pointer: it may be that of an output
+
+    def box_over(self, dims: Sequence[int]) -> tuple[int, ...]:
+        """The box on a tensor of these dims; both in elements, contiguous axis first."""
+        if not self.fitted:
+            return self.box
+        contiguous, rows, *groups = self.box
+        return contiguous, min(rows, -(-dims[1] // FITTED_ROWS) * FITTED_ROWS), *groups

@@ -121,11 +121,12 @@ class Launch:
             return pitch
         if param.kind == "pointer":
             return address
+        dims = self.extents[param.source]
         return emulator.TensorMap(
             address=address,
             element=param.dtype,
-            dims=self.extents[param.source],
+            dims=dims,
             strides=(pitch * DTYPES[param.dtype].bytes,),
-            box=param.box,
+            box=param.box_over(dims),
             swizzle=param.swizzle.span,
         )

@@ -140,6 +140,39 @@ def test_tiles_agree_bit_for_bit(keys: dict[str, Any]) -> None:
     np.testing.assert_array_equal(*results)
 
 
+FITTED = [
+    {"tile": "128x64", "expected_m": 128},
+    {"tile": "16x64", "expected_m": 16},
+    {"tile": "128x32", "expected_m": 128, "warpgroups": "2x1", "split_k": 2},
+]
+
+
+@pytest.mark.parametrize("keys", FITTED, ids=lambda keys: keys["tile"])
+@pytest.mark.parametrize("beyond", [-9, -8, -7, 0, 3])
+def test_rows_that_a_does_not_have_are_not_loaded(keys: dict[str, Any], beyond: int) -> None:
+    """Up to the tile's rows the box ends where A does; a second row of tiles has whole boxes."""
+    plan = lower(GemmSpec(**spec(n=72, k=400, **keys)))
+    assert plan.operand_a.fitted
+    tensors = random_tensors(plan.tile.m + beyond, 72, 400)
+    result = Launch(plan, ptx_of(plan), tensors).run(sms=2)
+    assert relative_error(result, reference(tensors)) < BOUND
+
+
+@pytest.mark.parametrize(
+    ("keys", "fitted"),
+    [
+        ({"expected_m": 128}, True),
+        ({"expected_m": 129}, False),
+        ({"cluster": "1x2"}, False),
+        ({"tile": "192x128", "schedule": "a_stationary"}, False),
+        ({"grouping": "masked", "groups": 2}, False),
+    ],
+)
+def test_boxes_are_fitted_where_one_tile_has_all_rows(keys: dict[str, Any], fitted: bool) -> None:
+    usual = {"n": 4096, "k": 512, "tile": "128x128", "expected_m": 100}
+    assert lower(GemmSpec(**spec(**usual | keys))).operand_a.fitted == fitted
+
+
 # What a careless edit could do to a kernel; each must be noticed.
 SABOTAGE = {
     "the producer does not wait for an empty stage": (
@@ -178,18 +211,31 @@ CLUSTER_SABOTAGE = {
 }
 
 
-@pytest.mark.parametrize("what", [*SABOTAGE, *CLUSTER_SABOTAGE])
+# The same where boxes of A end with A.
+FITTED_SABOTAGE = {
+    "bytes are expected of rows that A does not have": (
+        "kStageBytes - (kTileM - rows)",
+        "0 * rows",
+    ),
+    "rows are left out one by one": ("ceil_div(problem.m, 8) * 8", "problem.m"),
+    "rows beyond the tile are expected": ("min(kTileM, ", "max(kTileM, "),
+}
+
+
+@pytest.mark.parametrize("what", [*SABOTAGE, *CLUSTER_SABOTAGE, *FITTED_SABOTAGE])
 def test_sabotage_is_noticed(what: str) -> None:
     """The emulator is no rubber stamp: broken kernels fail, by an error or a wrong result."""
     import emulator
 
-    old, new = (SABOTAGE | CLUSTER_SABOTAGE)[what]
+    old, new = (SABOTAGE | CLUSTER_SABOTAGE | FITTED_SABOTAGE)[what]
     cluster = "2x1" if what in CLUSTER_SABOTAGE else "1x1"
-    plan = lower(GemmSpec(**spec(n=264, k=784, tile="64x64", stages=3, cluster=cluster)))
+    rows, m = (64, 35) if what in FITTED_SABOTAGE else (4096, 200)
+    keys = {"tile": "64x64", "stages": 3, "cluster": cluster, "expected_m": rows}
+    plan = lower(GemmSpec(**spec(n=264, k=784, **keys)))
     text = render(plan)
     assert old in text
     ptx = compile_to_ptx(text.replace(old, new), plan.name, find_toolchain().nvrtc).text
-    tensors = random_tensors(200, 264, 784)
+    tensors = random_tensors(m, 264, 784)
     try:
         error = relative_error(Launch(plan, ptx, tensors).run(sms=2), reference(tensors))
     except emulator.EmulatorError:

@@ -80,7 +80,7 @@ def _lower_structure(
     grouping = GROUPINGS[spec.grouping]
     tile, cluster = place_tile(structure, problem, target)
     warps = assign_warpgroups(structure, tile, target)
-    operand_a, operand_b = place_operands(spec, problem, tile, cluster)
+    operand_a, operand_b = place_operands(spec, problem, structure, tile, cluster)
     interval = choose_interval(spec, problem, tile)
     mma = choose_instruction(
         problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab

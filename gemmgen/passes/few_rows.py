@@ -19,16 +19,14 @@ MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
 TILE_K = 128  # one block of scales
 WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
 
-# With the prototype swapped kernels won everywhere up to 32 rows, and at 64 where K is long and one
-# wave of 64 columns fills more than half of the multiprocessors. 33 to 48 rows are a prediction.
-MOST_SWAPPED_M = 48
+# Swapped kernels win everywhere up to 32 rows, and up to 64 where K is long and one wave of 64
+# columns fills more than half of the multiprocessors. 40x4096x7168 15.3 us, not swapped 14.7.
+MOST_SWAPPED_M = 32
 LONG_K = 8192
-MOST_FILLED_M, MOST_FILLED_M_IN_TWO = 104, 80
-FILLED_ROWS = 40  # of tiles, where the columns alone make few
+MOST_UNSHARED_M = 96  # 96x4096x7168 16.2 us, 16.5 in two rows of tiles; with 112 rows 16.7, 15.9
 UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
 LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
 DIVIDED_STAGES = 12
-SHORTEST_K, SHORT_K_STAGES = 512, 6  # a short first burst of loads beats a deep ring
 MANY_K_TILES = 16  # from here on it pays to divide the K of a tile further than in two
 
 
@@ -109,39 +107,6 @@ def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
     )
 
 
-def filled_structures(
-    spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int
-) -> list[Structure]:
-    """Swapped tiles that a little more than 64 rows fill.
-
-    A second tile of 64 rows is read through TMA's zeros, which is slow: 67x2112x7168 took 18.5 us
-    in two of 64 rows, 12.6 in two of 40; 67x7168x16384 63.3 and, in one of 72, 49.4; 72x7168x2048
-    9.8 and, in one of 72, 9.3 (H100).
-    """
-    tiles = _tiles(n, MMA_ROWS, groups)
-    apart = spec.batch_invariant or not _may_swap(spec)
-    if apart or k <= SHORTEST_K or tiles > sms or not 64 < m <= MOST_FILLED_M:
-        return []
-    rows, warpgroups_k, stages = -(-m // MMA_COLUMNS) * MMA_COLUMNS, 2, 8
-    if k < LEAST_DIVIDED_K:
-        warpgroups_k, stages = 1, SHORT_K_STAGES
-    elif tiles <= sms // 4:
-        rows = FILLED_ROWS
-    elif m > MOST_FILLED_M_IN_TWO:
-        warpgroups_k = 1  # the sums of two warpgroups would not fit beside each other
-        if k < LONG_K:
-            return []
-    return [
-        dataclasses.replace(
-            swapped_structure(rows, MMA_ROWS, TILE_K),
-            warpgroups_k=warpgroups_k,
-            most_stages=stages,
-            reason=f"few rows: {-(-m // rows)} x {tiles} tiles of {rows}x{MMA_ROWS} that the rows "
-            "fill",
-        )
-    ]
-
-
 def _wide(n: int, groups: int, sms: int) -> list[Structure]:
     """Warpgroups side by side: widths by the columns that the busiest CTA computes."""
 
@@ -182,32 +147,32 @@ def divided_structures(
         "few rows, long K: the weights stream through {} tiles of {}x{}, "
         "{} warpgroups for the K of each"
     )
+    both = dataclasses.replace(tile, tile_m=128, warpgroups_m=2, most_stages=8)
+    one_wave = _tiles(n, 64, groups) * rows <= sms
     split_k = cluster_m = 1
     if tiles <= sms // 2:
         warpgroups_k, split_k = 3, 2  # 64x2112x7168 10.2 us, 10.5 without the split (H100)
     elif tiles <= sms and rows == 2:
-        # All rows in one CTA, half of K: fewer bytes for each. 128x2112x7168 11.0 us, in tiles of 64
-        # rows with the whole K 11.7, in clusters of two of them 11.4 (H100, dirty L2).
-        tile = dataclasses.replace(
-            tile, tile_m=128, warpgroups_m=2, early_wait=False, most_stages=8
-        )
-        warpgroups_k, split_k = 1, 2
+        # All rows in one CTA, half of K: fewer bytes for each. 128x2112x7168 11.0 us, in tiles of
+        # 64 rows with the whole K 11.7, in clusters of two of them 11.4 (H100).
+        tile, warpgroups_k, split_k = dataclasses.replace(both, early_wait=False), 1, 2
     elif tiles <= sms:
         warpgroups_k = 3
-    elif _tiles(n, 64, groups) * rows <= sms and rows > 1:
+    elif one_wave and rows == 2 and m <= MOST_UNSHARED_M:
+        tile, warpgroups_k = both, 2
+    elif one_wave and rows > 1:
         tile = dataclasses.replace(tile, tile_n=64, most_stages=10)
-        tiles, warpgroups_k, cluster_m = _tiles(n, 64, groups) * rows, 2, rows
+        warpgroups_k, cluster_m = 2, rows
     else:
         return []
+    tiles = _tiles(n, tile.tile_n, groups) * -(-m // tile.tile_m)
     return [
         dataclasses.replace(
             tile,
             warpgroups_k=warpgroups_k,
             split_k=split_k,
             cluster_m=cluster_m,
-            reason=shares.format(
-                tiles // tile.warpgroups_m, tile.tile_m, tile.tile_n, split_k * warpgroups_k
-            ),
+            reason=shares.format(tiles, tile.tile_m, tile.tile_n, split_k * warpgroups_k),
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gemmgen.dtypes import DTYPES
+from gemmgen.passes.structure import Structure
 from gemmgen.passes.tiling import SWIZZLE_SPAN
 from gemmgen.plan import Cluster, Operand, Problem, Tile
 from gemmgen.spec import GemmSpec
@@ -13,7 +14,7 @@ MMA_ROW_BYTES = 16 * SWIZZLE_SPAN  # MN-major: 16 elements of K, each a row of o
 
 
 def place_operands(
-    spec: GemmSpec, problem: Problem, tile: Tile, cluster: Cluster
+    spec: GemmSpec, problem: Problem, structure: Structure, tile: Tile, cluster: Cluster
 ) -> tuple[Operand, Operand]:
     """A and B as boxes whose rows fill one swizzle span.
 
@@ -24,7 +25,13 @@ def place_operands(
     major_a = "mn" if problem.layout[0] == "t" else "k"
     major_b = "mn" if problem.layout[1] == "n" else "k"
 
-    def place(name: str, rows: int, dtype: str, major: str, hint: str) -> Operand:
+    # One tile has all rows: those that TMA would fill with zeros, slowly, can be left out.
+    one_row_of_tiles = spec.grouping == "dense" and problem.expected_m <= tile.m
+    fitted = one_row_of_tiles and not (cluster.multicast_a or structure.a_stationary)
+
+    def place(
+        name: str, rows: int, dtype: str, major: str, hint: str, fitted: bool = False
+    ) -> Operand:
         span = SWIZZLE_SPAN // DTYPES[dtype].bytes
         box = (span, rows) if major == "k" else (span, tile.k)
         boxes = 1 if major == "k" else -(-rows // span)
@@ -38,12 +45,13 @@ def place_operands(
             leading_bytes=SWIZZLE_SPAN * box[1] if major == "mn" else 16,
             mma_bytes=MMA_K_BYTES if major == "k" else MMA_ROW_BYTES,
             swizzle=Swizzle(SWIZZLE_SPAN),
+            fitted=fitted and major == "k",
             l2_hint=hint,
             reason=reason,
         )
 
     return (
-        place("a", tile.m, problem.a, major_a, hint_a),
+        place("a", tile.m, problem.a, major_a, hint_a, fitted),
         place("b", tile.n, problem.b, major_b, hint_b),
     )
 

@@ -7,8 +7,8 @@ from gemmgen.passes.structure import ASSUMED_K
 from gemmgen.plan import Cluster, Pipeline, Problem, Scheduler, Tile
 from gemmgen.spec import GemmSpec
 
-# With short K every tile along M before the next column is fastest. With K of 16384 bands of 16 are,
-# by 1 %; between the two, they are within 1 % of bands of 4 to 32 (docs/kernel-notes.md).
+# With short K every tile along M before the next column is fastest, with K of 16384 bands of 16;
+# between them 4 to 32 are within 1 % of each other (docs/kernel-notes.md).
 SHORT_K = 2048
 WIDEST_BAND = 32
 ALL_ROWS = 2**31 - 1  # a band of every tile along M

@@ -5,8 +5,6 @@ The CUDA signature and the host's marshalling are both derived from the lists ma
 
 from __future__ import annotations
 
-from typing import Any
-
 from gemmgen.dtypes import INDEX
 from gemmgen.grouping import Grouping
 from gemmgen.plan import (
@@ -44,9 +42,24 @@ def derive_signature(
         groups = (Extent("g"),) if (like or name) in grouping.grouped else ()
         return TensorArgument(name, dtype, (*groups, *shape), layout, name in OUTPUTS, **how)
 
-    def tensor_map(name: str, dtype: str, box: tuple[int, int], *rest: Any) -> KernelParam:
-        groups = (1,) if name in grouping.grouped else ()
-        return KernelParam(f"tensor_map_{name}", "tensor_map", name, dtype, (*box, *groups), *rest)
+    def tensor_map(
+        name: str,
+        dtype: str,
+        box: tuple[int, int],
+        swizzle: Swizzle,
+        l2_promotion: int = 0,
+        fitted: bool = False,
+    ) -> KernelParam:
+        return KernelParam(
+            *(f"tensor_map_{name}", "tensor_map", name, dtype),
+            box=(*box, *(1,) * (name in grouping.grouped)),
+            fitted=fitted,
+            swizzle=swizzle,
+            l2_promotion=l2_promotion,
+        )
+
+    def operand_map(of: Operand, dtype: str) -> KernelParam:
+        return tensor_map(of.name, dtype, of.box, of.swizzle, L2_PROMOTION, of.fitted)
 
     def matrix(operand: Operand, dtype: str, rows: Extent) -> TensorArgument:
         shape = (rows, k) if operand.major == "k" else (k, rows)
@@ -79,8 +92,8 @@ def derive_signature(
     )
     scales = (("scale_a", scales_a), ("scale_b", scales_b))
     params = (
-        tensor_map("a", problem.a, operand_a.box, operand_a.swizzle, L2_PROMOTION),
-        tensor_map("b", problem.b, operand_b.box, operand_b.swizzle, L2_PROMOTION),
+        operand_map(operand_a, problem.a),
+        operand_map(operand_b, problem.b),
         *(
             tensor_map(name, "f32", (of.rows, 1), Swizzle.NONE, 128)
             for name, of in scales

@@ -14,10 +14,7 @@ from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.passes.few_rows import (
     DIVIDED_STAGES,
     LEAST_UNSWAPPED_M,
-    SHORT_K_STAGES,
-    SHORTEST_K,
     divided_structures,
-    filled_structures,
     swap_wins,
     swapped_structure,
     swapped_structures,
@@ -92,9 +89,12 @@ A_STATIONARY = Structure(
 MOST_STATIONARY_BYTES = 100 * 1024  # of A: as many stages of B lie beside it as of both without
 LEAST_TILES_OF_A_ROW = 4  # that a CTA computes
 
-SHORT_K = 2048  # up to here a short first burst of loads beats a deep ring in one wave of 64 rows
+# Up to here a short first burst of loads beats a deep ring, in one wave of tiles. 64x7168x2048 7.6
+# us instead of 7.8 (prototype), 128x7168x2048 9.0 instead of 9.1 (H100).
+SHORT_K, SHORT_K_STAGES = 2048, 6
 # Up to here a tile is over before a ring of more stages is full, and 128 columns a tile cost less:
 # 128x32768x512 9.7 us, with 6 stages 10.5, with 64 columns and 8 stages 11.1.
+SHORTEST_K = 512
 SHORTEST_K_COLUMNS, SHORTEST_K_STAGES = 128, 4
 
 
@@ -160,8 +160,6 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     few: list[Structure] = []
     if spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms):
         few = swapped_structures(m, n, k, groups, sms)
-    elif spec.swap_ab == "auto":
-        few = filled_structures(spec, m, n, k, groups, sms)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
@@ -204,7 +202,7 @@ def _streamed(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[St
     first = next(s for s in tiles if s.tile_n == columns)
     if shortest:
         first = dataclasses.replace(first, most_stages=SHORTEST_K_STAGES)
-    elif first.tile_m == 64 and k <= SHORT_K and -(-n // first.tile_n) <= sms:
+    elif k <= SHORT_K and -(-n // first.tile_n) <= sms:
         first = dataclasses.replace(first, most_stages=SHORT_K_STAGES)
     return [
         dataclasses.replace(

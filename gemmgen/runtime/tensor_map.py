@@ -47,12 +47,13 @@ def tensor_map_args(param: KernelParam, layout: Layout, view: TensorView) -> Ten
         whole = round_up(apart, TMA_ALIGNMENT)
         strides.append(whole if view.shape[axis] == 1 else view.strides[axis] * element_bytes)
         apart = view.shape[axis] * strides[-1]
+    dims = tuple(view.shape[axis] for axis in axes)
     return TensorMapArgs(
         dtype=param.dtype,
         address=view.pointer,
-        dims=tuple(view.shape[axis] for axis in axes),
+        dims=dims,
         strides=tuple(strides),
-        box=param.box,
+        box=param.box_over(dims),
         swizzle=param.swizzle,
         l2_promotion=param.l2_promotion,
     )

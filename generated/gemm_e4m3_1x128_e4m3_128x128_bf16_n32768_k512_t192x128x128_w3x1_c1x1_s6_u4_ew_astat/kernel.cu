@@ -38,7 +38,7 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 1;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 6, kStageBytes = 16384;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 6, kStageBytes = 16384;  // a full barrier counts these bytes
 // A's rows of a tile stay in shared memory, all their K tiles; each comes with a stage of B, once.
 constexpr uint32_t kTilesA = 4, kTileBytesA = 25344;  // with the scales
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.

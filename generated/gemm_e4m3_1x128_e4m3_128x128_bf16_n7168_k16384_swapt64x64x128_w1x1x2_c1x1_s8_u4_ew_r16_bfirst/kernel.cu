@@ -31,7 +31,7 @@ constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
 constexpr uint32_t kScaleBlockKA = 128, kScaleBlockN = 128;
 
-constexpr uint32_t kStages = 8, kStageBytes = 16640;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 8, kStageBytes = 16640;  // a full barrier counts these bytes, at most
 
 // Partial sums of an element; groups of four totals of a thread that one CTA adds up; the threads
 // that hold a part.
@@ -241,11 +241,15 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   uint64_t policy_b;  // L2 eviction priority
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+  // The box of A ends where A does, in eights: zeros that TMA fills in are slow. What the stage
+  // holds beyond reaches rows of D only that are not stored.
+  const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
+  const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
   while (tile.next()) {
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
-      barrier_expect(full, kStageBytes);
+      barrier_expect(full, stage_bytes);
       tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
       tma_load(ring.a(), map_a, full, k, tile.m);
       tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);

@@ -37,7 +37,7 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 2;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 4, kStageBytes = 49664;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 4, kStageBytes = 49664;  // a full barrier counts these bytes
 constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 2;

@@ -41,9 +41,9 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 1;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 6, kStageBytes = 33280;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 6, kStageBytes = 33280;  // a full barrier counts these bytes
 constexpr uint32_t kClusterM = 2, kClusterN = 1, kClusterSize = 2;
-constexpr uint32_t kRasterBand = 4;  // tiles along M before the next column
+constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 1;
 

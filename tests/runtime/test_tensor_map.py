@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gemmgen.plan import KernelParam
@@ -10,8 +12,10 @@ from gemmgen.runtime.layout import LAYOUTS, TensorView
 from gemmgen.runtime.tensor_map import TensorMap, TensorMapArgs, tensor_map_args
 from gemmgen.target import Swizzle
 
-PARAM = KernelParam("tensor_map_x", "tensor_map", "x", "bf16", (64, 16), Swizzle.B128, 256)
-SCALES = KernelParam("tensor_map_s", "tensor_map", "s", "f32", (128, 1), Swizzle.NONE, 128)
+PARAM = KernelParam(
+    "tensor_map_x", "tensor_map", "x", "bf16", box=(64, 16), swizzle=Swizzle.B128, l2_promotion=256
+)
+SCALES = KernelParam("tensor_map_s", "tensor_map", "s", "f32", box=(128, 1), l2_promotion=128)
 
 
 def test_row_major() -> None:
@@ -25,6 +29,13 @@ def test_row_major() -> None:
         swizzle=Swizzle.B128,
         l2_promotion=256,
     )
+
+
+@pytest.mark.parametrize(("rows", "box"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 16), (100, 16)])
+def test_a_fitted_box_ends_in_eights_where_the_tensor_does(rows: int, box: int) -> None:
+    param = dataclasses.replace(PARAM, fitted=True)
+    view = TensorView(4096, (rows, 24), (32, 1))
+    assert tensor_map_args(param, LAYOUTS["row_major"], view).box == (64, box)
 
 
 def test_m_major() -> None:

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u4_ew_r8_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -20,9 +20,9 @@ using uint64_t = unsigned long;
 constexpr uint32_t kTileM = 32, kTileN = 64, kTileK = 128;
 constexpr uint32_t kWarpgroupN = 64;  // by all rows
 constexpr uint32_t kConsumersN = 1;
-constexpr uint32_t kConsumersK = 4;  // take K tiles in turn
-constexpr uint32_t kConsumerWarps = 16;
-constexpr uint32_t kThreads = 640;  // one producer warpgroup among them
+constexpr uint32_t kConsumersK = 3;  // take K tiles in turn
+constexpr uint32_t kConsumerWarps = 12;
+constexpr uint32_t kThreads = 512;  // one producer warpgroup among them
 
 // One wgmma covers a warpgroup's part; registers of a thread that it writes.
 constexpr uint32_t kMmaK = 32, kAccumulators = 16;
@@ -31,24 +31,24 @@ constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
 constexpr uint32_t kScaleBlockKA = 128, kScaleBlockN = 128;
 
-constexpr uint32_t kStages = 16, kStageBytes = 12416;  // that TMA delivers to a full barrier
+constexpr uint32_t kStages = 15, kStageBytes = 12416;  // a full barrier counts these bytes, at most
 
 // Partial sums of an element; groups of four totals of a thread that one CTA adds up; the threads
 // that hold a part.
-constexpr uint32_t kParts = 8, kFragments = 2, kPartThreads = 128;
+constexpr uint32_t kParts = 6, kFragments = 2, kPartThreads = 128;
 constexpr uint32_t kClusterM = 1, kClusterN = 1, kClusterSize = 2;
 constexpr uint32_t kClusterK = 2;  // CTAs that share the K of one tile
-constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
+constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 
 // Shared memory: bytes of one element of each array, and where the array begins.
-constexpr uint32_t kBytesA = 4096, kSmemA = 0;  // x 16
-constexpr uint32_t kBytesB = 8192, kSmemB = 65536;  // x 16
-constexpr uint32_t kBytesParts = 4096, kSmemParts = 196608;  // x 8
-constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 229376;  // x 16
-constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 231424;  // x 16
-constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 231552;  // x 16
-constexpr uint32_t kSmemPartsFull = 231680;
-constexpr uint32_t kSmemPartsEmpty = 231688;
+constexpr uint32_t kBytesA = 4096, kSmemA = 0;  // x 15
+constexpr uint32_t kBytesB = 8192, kSmemB = 61440;  // x 15
+constexpr uint32_t kBytesParts = 4096, kSmemParts = 184320;  // x 6
+constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 208896;  // x 15
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 210816;  // x 15
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 210936;  // x 15
+constexpr uint32_t kSmemPartsFull = 211056;
+constexpr uint32_t kSmemPartsEmpty = 211064;
 
 struct Problem {
   uint32_t m;
@@ -275,11 +275,15 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t first = first_k_tile(problem, rank);
   const uint32_t k_tiles = first_k_tile(problem, rank + 1) - first;
+  // The box of A ends where A does, in eights: zeros that TMA fills in are slow. What the stage
+  // holds beyond reaches rows of D only that are not stored.
+  const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
+  const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
   while (tile.next()) {
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = (first + k_tile) * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
-      barrier_expect(full, kStageBytes);
+      barrier_expect(full, stage_bytes);
       tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
       tma_load(ring.a(), map_a, full, k, tile.m);
       tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);
@@ -419,7 +423,7 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x4_c1x1x2_s16_u4_ew_r8_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r8
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r16
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -37,8 +37,8 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 3;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 4, kStageBytes = 47872;  // that TMA delivers to a full barrier
-constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
+constexpr uint32_t kStages = 4, kStageBytes = 47872;  // a full barrier counts these bytes
+constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 88, kStoreBuffers = 1;
 
@@ -401,7 +401,7 @@ DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t bu
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r8(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r16(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
