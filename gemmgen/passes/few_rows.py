@@ -17,17 +17,19 @@ LEAST_UNSWAPPED_M = 64  # rows of the smallest tile with A on wgmma's M axis
 MMA_COLUMNS = 8  # of wgmma's N axis: the step in which rows of A are computed, swapped
 MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
 TILE_K = 128  # one block of scales
-WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side
+WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side, if they are asked for
 
-# Swapped kernels win everywhere up to 32 rows, and up to 64 where K is long and one wave of 64
-# columns fills more than half of the multiprocessors. 40x4096x7168 15.3 us, not swapped 14.7.
-MOST_SWAPPED_M = 32
+# Swapped kernels win up to 32 rows; up to 64 where K is long and one wave of 64 columns fills more
+# than half of the multiprocessors; up to 24 where others divide K: 32x4096x7168 15.1 us, if not
+# swapped 14.6 (H100).
+MOST_SWAPPED_M, MOST_SWAPPED_M_OF_DIVIDED = 32, 24
 LONG_K = 8192
+# Up to here K needs no division, and a short first burst of loads beats a deep ring: 8x24576x1536
+# 16.6 us, with twelve stages 17.2, in tiles of 192 columns 19.2 (H100).
+SHORT_K, SHORT_K_STAGES = 2048, 6
 MOST_UNSHARED_M = 96  # 96x4096x7168 16.2 us, 16.5 in two rows of tiles; with 112 rows 16.7, 15.9
-UNROLLS = ((4096, 4), (2048, 2), (0, 1))  # from this K on, so many K tiles in a pass of the loop
 LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
-DIVIDED_STAGES = 12
-MANY_K_TILES = 16  # from here on it pays to divide the K of a tile further than in two
+DIVIDED_COLUMNS, DIVIDED_STAGES = 32, 12
 
 
 def swap_wins(spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int) -> bool:
@@ -35,7 +37,9 @@ def swap_wins(spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int) -> 
     if not _may_swap(spec):
         return False
     tiles = _tiles(n, MMA_ROWS, groups)
-    return m <= MOST_SWAPPED_M or (m <= 64 and k >= LONG_K and sms // 2 < tiles <= sms)
+    divided = k >= LEAST_DIVIDED_K and _tiles(n, DIVIDED_COLUMNS, groups) <= sms
+    most = MOST_SWAPPED_M_OF_DIVIDED if divided and not spec.batch_invariant else MOST_SWAPPED_M
+    return m <= most or (m <= 64 and k >= LONG_K and sms // 2 < tiles <= sms)
 
 
 def _may_swap(spec: GemmSpec) -> bool:
@@ -71,17 +75,14 @@ def swapped_structure(tile_m: int, tile_n: int, tile_k: int) -> Structure:
 
 
 def swapped_structures(m: int, n: int, k: int, groups: int, sms: int) -> list[Structure]:
-    """Swapped structures, best first."""
+    """Swapped structures, best first: narrow tiles, then those with room for more warpgroups."""
     rows = -(-min(m, LEAST_UNSWAPPED_M) // MMA_COLUMNS) * MMA_COLUMNS
     # Where tiles of `rows` are refused because a block of 128 rows has one group: the next power.
     heights = dict.fromkeys((rows, 1 << (rows - 1).bit_length()))
-    widths = _wide(n, groups, sms)
-    narrow = _narrow(rows, n, k, groups, sms)
-    ranked = [narrow, *widths] if _tiles(n, MMA_ROWS, groups) <= sms else [*widths, narrow]
-    unroll = next(unroll for least_k, unroll in UNROLLS if k >= least_k)
+    wide = [swapped_structure(rows, width, TILE_K) for width in WIDTHS]
     return [
-        dataclasses.replace(structure, tile_m=height, unroll=unroll)
-        for structure in ranked
+        dataclasses.replace(structure, tile_m=height)
+        for structure in (_narrow(rows, n, k, groups, sms), *wide)
         for height in heights
     ]
 
@@ -89,39 +90,22 @@ def swapped_structures(m: int, n: int, k: int, groups: int, sms: int) -> list[St
 def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
     """64 columns; the fewer tiles there are, the more share the K of one."""
     tiles = _tiles(n, MMA_ROWS, groups)
-    structure = swapped_structure(rows, MMA_ROWS, TILE_K)
-    k_tiles = -(-k // TILE_K)
     split_k, warpgroups_k, stages = 1, 2, 8
-    if k_tiles >= MANY_K_TILES and tiles <= sms // 4:
+    if k <= SHORT_K:
+        warpgroups_k, stages = 1, SHORT_K_STAGES
+    elif tiles <= sms // 4:
         # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
         split_k, warpgroups_k, stages = 2, 3, 15
-    elif k_tiles >= 2 * MANY_K_TILES and tiles <= sms // 2:
+    elif k >= LEAST_DIVIDED_K and tiles <= sms // 2:
         warpgroups_k, stages = 3, 12
     return dataclasses.replace(
-        structure,
+        swapped_structure(rows, MMA_ROWS, TILE_K),
         split_k=split_k,
-        warpgroups_k=min(warpgroups_k, k_tiles),
+        warpgroups_k=warpgroups_k,
         most_stages=stages,
         reason=f"few rows: the weights stream through {tiles} tiles of {MMA_ROWS} columns, "
         f"{split_k * warpgroups_k} warpgroups for the K of each",
     )
-
-
-def _wide(n: int, groups: int, sms: int) -> list[Structure]:
-    """Warpgroups side by side: widths by the columns that the busiest CTA computes."""
-
-    def busiest(width: int) -> int:
-        return -(-_tiles(n, width, groups) // sms) * width
-
-    return [
-        dataclasses.replace(
-            swapped_structure(MMA_COLUMNS, width, TILE_K),
-            most_stages=8 if width == WIDTHS[0] else 6,
-            reason=f"few rows: the weights stream through {_tiles(n, width, groups)} tiles of "
-            f"{width} columns on {sms} multiprocessors",
-        )
-        for width in sorted(WIDTHS, key=busiest)
-    ]
 
 
 def divided_structures(
@@ -140,7 +124,13 @@ def divided_structures(
         return []
     rows = -(-m // LEAST_UNSWAPPED_M)  # of tiles
     tile = Structure(
-        LEAST_UNSWAPPED_M, 32, 1, 1, unroll=4, early_wait=True, most_stages=DIVIDED_STAGES
+        LEAST_UNSWAPPED_M,
+        DIVIDED_COLUMNS,
+        1,
+        1,
+        unroll=4,
+        early_wait=True,
+        most_stages=DIVIDED_STAGES,
     )
     tiles = _tiles(n, tile.tile_n, groups) * rows
     shares = (

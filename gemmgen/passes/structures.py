@@ -14,6 +14,8 @@ from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.passes.few_rows import (
     DIVIDED_STAGES,
     LEAST_UNSWAPPED_M,
+    SHORT_K,
+    SHORT_K_STAGES,
     divided_structures,
     swap_wins,
     swapped_structure,
@@ -89,9 +91,8 @@ A_STATIONARY = Structure(
 MOST_STATIONARY_BYTES = 100 * 1024  # of A: as many stages of B lie beside it as of both without
 LEAST_TILES_OF_A_ROW = 4  # that a CTA computes
 
-# Up to here a short first burst of loads beats a deep ring, in one wave of tiles. 64x7168x2048 7.6
-# us instead of 7.8 (prototype), 128x7168x2048 9.0 instead of 9.1 (H100).
-SHORT_K, SHORT_K_STAGES = 2048, 6
+# With short K, in more than one wave: 64x24576x1536 18.0 us, with twelve stages 18.7 (H100).
+SHORT_K_STAGES_OF_WAVES = 8
 # Up to here a tile is over before a ring of more stages is full, and 128 columns a tile cost less:
 # 128x32768x512 9.7 us, with 6 stages 10.5, with 64 columns and 8 stages 11.1.
 SHORTEST_K = 512
@@ -202,8 +203,10 @@ def _streamed(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[St
     first = next(s for s in tiles if s.tile_n == columns)
     if shortest:
         first = dataclasses.replace(first, most_stages=SHORTEST_K_STAGES)
-    elif k <= SHORT_K and -(-n // first.tile_n) <= sms:
-        first = dataclasses.replace(first, most_stages=SHORT_K_STAGES)
+    elif k <= SHORT_K:
+        one_wave = -(-n // first.tile_n) <= sms
+        stages = SHORT_K_STAGES if one_wave else SHORT_K_STAGES_OF_WAVES
+        first = dataclasses.replace(first, most_stages=stages)
     return [
         dataclasses.replace(
             s,

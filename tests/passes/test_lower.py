@@ -182,11 +182,12 @@ def test_impossible_requests(keys: dict[str, Any], words: str) -> None:
 # The structures that won on an H200, by M, N, K (docs/kernel-notes.md): tile, warpgroups, cluster.
 WINNERS = {
     (1, 7168, 16384): ("swapped 8x64", "1x1x2", "1x1x1"),
-    (16, 7168, 2048): ("swapped 16x64", "1x1x2", "1x1x1"),
-    (32, 4096, 7168): ("swapped 32x64", "1x1x3", "1x1x1"),
+    (16, 7168, 2048): ("swapped 16x64", "1x1x1", "1x1x1"),
+    (24, 4096, 7168): ("swapped 24x64", "1x1x3", "1x1x1"),
+    (32, 4096, 7168): ("64x32", "1x1x3", "1x1x1"),
     (8, 2112, 7168): ("swapped 8x64", "1x1x3", "1x1x2"),
-    (32, 24576, 1536): ("swapped 32x192", "1x3x1", "1x1x1"),
-    (32, 32768, 512): ("swapped 32x128", "1x2x1", "1x1x1"),
+    (32, 24576, 1536): ("swapped 32x64", "1x1x1", "1x1x1"),
+    (32, 32768, 512): ("swapped 32x64", "1x1x1", "1x1x1"),
     (64, 7168, 16384): ("swapped 64x64", "1x1x2", "1x1x1"),
     (64, 2112, 7168): ("64x32", "1x1x3", "1x1x2"),
     (64, 4096, 7168): ("64x32", "1x1x3", "1x1x1"),

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -7,7 +7,7 @@
 //   d: {dtype: bf16}
 //   n: 2112
 //   k: 7168
-//   expected_m: 32
+//   expected_m: 16
 //
 // Written by gemmgen 0.1.0; `gemmgen build spec.yaml` writes it again.
 
@@ -17,7 +17,7 @@ using uint32_t = unsigned int;
 using uint64_t = unsigned long;
 
 // The tile of D that a CTA computes and its K step; the part of each of its consumer warpgroups.
-constexpr uint32_t kTileM = 32, kTileN = 64, kTileK = 128;
+constexpr uint32_t kTileM = 16, kTileN = 64, kTileK = 128;
 constexpr uint32_t kWarpgroupN = 64;  // by all rows
 constexpr uint32_t kConsumersN = 1;
 constexpr uint32_t kConsumersK = 3;  // take K tiles in turn
@@ -25,30 +25,30 @@ constexpr uint32_t kConsumerWarps = 12;
 constexpr uint32_t kThreads = 512;  // one producer warpgroup among them
 
 // One wgmma covers a warpgroup's part; registers of a thread that it writes.
-constexpr uint32_t kMmaK = 32, kAccumulators = 16;
+constexpr uint32_t kMmaK = 32, kAccumulators = 8;
 constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
 constexpr uint32_t kScaleBlockKA = 128, kScaleBlockN = 128;
 
-constexpr uint32_t kStages = 15, kStageBytes = 12416;  // a full barrier counts these bytes, at most
+constexpr uint32_t kStages = 15, kStageBytes = 10304;  // a full barrier counts these bytes, at most
 
 // Partial sums of an element; groups of four totals of a thread that one CTA adds up; the threads
 // that hold a part.
-constexpr uint32_t kParts = 6, kFragments = 2, kPartThreads = 128;
+constexpr uint32_t kParts = 6, kFragments = 1, kPartThreads = 128;
 constexpr uint32_t kClusterM = 1, kClusterN = 1, kClusterSize = 2;
 constexpr uint32_t kClusterK = 2;  // CTAs that share the K of one tile
 constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 
 // Shared memory: bytes of one element of each array, and where the array begins.
-constexpr uint32_t kBytesA = 4096, kSmemA = 0;  // x 15
-constexpr uint32_t kBytesB = 8192, kSmemB = 61440;  // x 15
-constexpr uint32_t kBytesParts = 4096, kSmemParts = 184320;  // x 6
-constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 208896;  // x 15
-constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 210816;  // x 15
-constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 210936;  // x 15
-constexpr uint32_t kSmemPartsFull = 211056;
-constexpr uint32_t kSmemPartsEmpty = 211064;
+constexpr uint32_t kBytesA = 2048, kSmemA = 0;  // x 15
+constexpr uint32_t kBytesB = 8192, kSmemB = 30720;  // x 15
+constexpr uint32_t kBytesParts = 2048, kSmemParts = 153600;  // x 6
+constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 165888;  // x 15
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 167808;  // x 15
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 167928;  // x 15
+constexpr uint32_t kSmemPartsFull = 168048;
+constexpr uint32_t kSmemPartsEmpty = 168056;
 
 struct Problem {
   uint32_t m;
@@ -167,13 +167,13 @@ DEVICE void load_shared(float (&v)[4], uint32_t address) {
 //   row = 16 * warp + 8 * h + lane / 4,  column = 8 * j + 2 * (lane % 4) + i
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D_ALL \
-  D4(0), D4(4), D4(8), D4(12)
+  D4(0), D4(4)
 DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-      "}, %16, %17, p, 1, 1;\n}"
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7"
+      "}, %8, %9, p, 1, 1;\n}"
       : D_ALL : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
 }
 // NOTE: fence and wait name the accumulators. The compiler takes wgmma for synchronous and would
@@ -423,7 +423,7 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt32x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
