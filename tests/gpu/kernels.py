@@ -124,6 +124,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "not patched": {"tile": "128x128", "sass": [], "name": "not_patched"},
     "interleaved": {"tile": "128x128", "sass": ["interleave_ffma"], "name": "interleaved"},
     "compiled M": {"tile": "128x128", "m": 300},
+    **{f"{t} fitted": {"tile": t, "expected_m": 64} for t in ("64x64", "128x64", "64x192")},
     **{f"swapped {m}x64": {"tile": f"{m}x64", "swap_ab": True} for m in (8, 16, 24, 32, 48, 64)},
     **{f"swapped 16x{n}": {"tile": f"16x{n}"} for n in (128, 192, 256)},
     "swapped, no early wait": {"tile": "16x64", "early_wait": False, "unroll": 1},
@@ -152,6 +153,8 @@ DIVIDED: dict[str, dict[str, Any]] = {
     "64x32x3 cluster 2x1": {"tile": "64x32", "warpgroups": "1x1x3", "cluster": "2x1"},
     "64x64x2 cluster 2x1": {"tile": "64x64", "warpgroups": "1x1x2", "cluster": "2x1"},
     "128x64 2x1x2": {"tile": "128x64", "warpgroups": "2x1x2"},
+    "128x32 2x1 split": {"tile": "128x32", "warpgroups": "2x1", "split_k": 2, "expected_m": 128},
+    "128x32 2x1x2": {"tile": "128x32", "warpgroups": "2x1x2", "expected_m": 128},
 }
 
 
