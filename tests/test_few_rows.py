@@ -198,11 +198,11 @@ def test_the_order_of_asynchronous_work_changes_nothing(keys: dict[str, Any]) ->
 # What a careless edit could do: to kernels whose warpgroups take turns, and to split ones.
 IN_TURN_SABOTAGE = {
     "the sums of the tile before are overwritten": (
-        "barrier_wait(base + kSmemPartsEmpty, phase);",
+        "consumers_sync();  // the tile before has been added up",
         "",
     ),
-    "nobody waits for the others' parts": ("barrier_wait(base + kSmemPartsFull, phase);", ""),
-    "the exchange has one phase": ("phase ^= 1;\n    }\n  }\n}", "}\n  }\n}"),
+    "nobody waits for the others' parts": ("  consumers_sync();\n}", "}"),
+    "one warpgroup's barrier": ('"n"(32 * kConsumerWarps)', '"n"(128)'),
     "a part is left out": ("number < kParts", "number < kParts - 1"),
     "parts lie on each other": ("number * kBytesParts + ", ""),
     "a warpgroup skips a K tile": ("ring.advance(kConsumersK);", "ring.advance();"),
@@ -213,6 +213,11 @@ IN_TURN_SABOTAGE = {
     "the consumers do not wait for the barriers": ("    cta_wait();\n", ""),
 }
 SPLIT_SABOTAGE = {
+    "the exchange has one phase": ("phase ^= 1;\n    }\n  }\n}", "}\n  }\n}"),
+    "nobody waits for the other CTA's parts": (
+        "barrier_wait_cluster(base + kSmemPartsFull, phase);",
+        "",
+    ),
     "parts are not acquired": ("parity.acquire.cluster", "parity.acquire.cta"),
     "the barrier does not count all parts": ("fragments * kParts", "fragments * (kParts - 1)"),
     "the barrier counts a fragment twice": ("fragments * kParts", "(fragments + 1) * kParts"),

@@ -161,14 +161,16 @@ def test_rows_that_a_does_not_have_are_not_loaded(keys: dict[str, Any], beyond: 
 @pytest.mark.parametrize(
     ("keys", "fitted"),
     [
-        ({"expected_m": 128}, True),
-        ({"expected_m": 129}, False),
+        ({}, True),
+        ({"cluster": "2x1"}, True),
         ({"cluster": "1x2"}, False),
         ({"tile": "192x128", "schedule": "a_stationary"}, False),
         ({"grouping": "masked", "groups": 2}, False),
     ],
 )
-def test_boxes_are_fitted_where_one_tile_has_all_rows(keys: dict[str, Any], fitted: bool) -> None:
+def test_boxes_are_fitted_where_one_tile_can_have_all_rows(
+    keys: dict[str, Any], fitted: bool
+) -> None:
     usual = {"n": 4096, "k": 512, "tile": "128x128", "expected_m": 100}
     assert lower(GemmSpec(**spec(**usual | keys))).operand_a.fitted == fitted
 
@@ -181,7 +183,7 @@ SABOTAGE = {
     ),
     "the consumers do not wait for a full stage": ("barrier_wait(ring.full(), ring.phase);", ""),
     "the wrong phase": ("ring.phase ^ 1", "ring.phase"),
-    "too few bytes expected": ("barrier_expect(full, kStageBytes)", "barrier_expect(full, 128)"),
+    "too few bytes expected": ("barrier_expect(full, stage_bytes)", "barrier_expect(full, 128)"),
     "no wait for wgmma": ("wgmma_wait(accumulators);", ""),
     "the stage is given back too early": (
         "wgmma_commit();",

@@ -25,9 +25,9 @@ def place_operands(
     major_a = "mn" if problem.layout[0] == "t" else "k"
     major_b = "mn" if problem.layout[1] == "n" else "k"
 
-    # One tile has all rows: those that TMA would fill with zeros, slowly, can be left out.
-    one_row_of_tiles = spec.grouping == "dense" and problem.expected_m <= tile.m
-    fitted = one_row_of_tiles and not (cluster.multicast_a or structure.a_stationary)
+    # Where one tile has all rows, those that TMA would fill with zeros, slowly, are left out.
+    whole = cluster.multicast_a or structure.a_stationary
+    fitted = spec.grouping == "dense" and not whole
 
     def place(
         name: str, rows: int, dtype: str, major: str, hint: str, fitted: bool = False

@@ -36,7 +36,7 @@ def lay_out_shared_memory(
         ("scale_b", promotion.parts * promotion.scales_b.bytes, stages, TMA_ALIGNMENT),
         ("full_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
         ("empty_barrier", BARRIER_BYTES, stages, BARRIER_BYTES),
-        *(exchange if reduction.divided else ()),
+        *(exchange if reduction.parts > warps.consumers_k else ()),  # between CTAs
     )
     regions: list[SmemRegion] = []
     end = 0

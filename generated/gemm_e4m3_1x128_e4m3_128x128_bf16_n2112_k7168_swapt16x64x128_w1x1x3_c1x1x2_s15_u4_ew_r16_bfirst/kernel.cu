@@ -275,8 +275,8 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t first = first_k_tile(problem, rank);
   const uint32_t k_tiles = first_k_tile(problem, rank + 1) - first;
-  // The box of A ends where A does, in eights: zeros that TMA fills in are slow. What the stage
-  // holds beyond reaches rows of D only that are not stored.
+  // The box of A has no more rows than A, in eights: zeros that TMA fills in are slow. What the
+  // stage holds beyond reaches rows of D only that are not stored.
   const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
   const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
   while (tile.next()) {

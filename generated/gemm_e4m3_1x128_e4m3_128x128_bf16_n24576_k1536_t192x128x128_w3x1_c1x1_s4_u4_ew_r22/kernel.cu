@@ -37,7 +37,7 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 1;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 4, kStageBytes = 41728;  // a full barrier counts these bytes
+constexpr uint32_t kStages = 4, kStageBytes = 41728;  // a full barrier counts these bytes, at most
 constexpr uint32_t kRasterBand = 22;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 2;
@@ -221,11 +221,15 @@ struct TileScheduler {
 DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const TensorMap& map_a,
                        const TensorMap& map_b, const TensorMap& map_scale_a) {
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+  // The box of A has no more rows than A, in eights: zeros that TMA fills in are slow. What the
+  // stage holds beyond reaches rows of D only that are not stored.
+  const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
+  const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
   while (tile.next()) {
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
-      barrier_expect(full, kStageBytes);
+      barrier_expect(full, stage_bytes);
       tma_load(ring.b(), map_b, full, k, tile.n);
       tma_load(ring.a(), map_a, full, k, tile.m);
       tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);

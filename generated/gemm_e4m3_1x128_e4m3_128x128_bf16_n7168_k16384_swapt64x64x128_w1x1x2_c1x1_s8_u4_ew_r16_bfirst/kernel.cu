@@ -45,8 +45,6 @@ constexpr uint32_t kBytesParts = 16384, kSmemParts = 131072;  // x 2
 constexpr uint32_t kBytesScaleA = 256, kSmemScaleA = 163840;  // x 8
 constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 165888;  // x 8
 constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 165952;  // x 8
-constexpr uint32_t kSmemPartsFull = 166016;
-constexpr uint32_t kSmemPartsEmpty = 166024;
 
 struct Problem {
   uint32_t m;
@@ -129,6 +127,9 @@ DEVICE uint32_t transpose(uint32_t elements) {
 // Those that arrive go on; those that wait do so until all threads of the CTA have come.
 DEVICE void cta_arrive() { asm volatile("bar.arrive 0, %0;" ::"n"(kThreads) : "memory"); }
 DEVICE void cta_wait() { asm volatile("bar.sync 0, %0;" ::"n"(kThreads) : "memory"); }
+DEVICE void consumers_sync() {
+  asm volatile("bar.sync 1, %0;" ::"n"(32 * kConsumerWarps) : "memory");
+}
 DEVICE void store_shared(uint32_t address, const float (&v)[4]) {
   asm volatile("st.shared.v4.f32 [%0], { %1, %2, %3, %4 };" ::"r"(address), "f"(v[0]), "f"(v[1]),
                "f"(v[2]), "f"(v[3]) : "memory");
@@ -201,8 +202,6 @@ DEVICE void init_barriers(Ring ring) {
     barrier_init(ring.full(), 1);
     barrier_init(ring.empty(), kConsumerWarps / kConsumersK);
   }
-  barrier_init(ring.base + kSmemPartsEmpty, kConsumerWarps);
-  barrier_init(ring.base + kSmemPartsFull, kConsumerWarps);
   // Visible to TMA before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -241,8 +240,8 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   uint64_t policy_b;  // L2 eviction priority
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
-  // The box of A ends where A does, in eights: zeros that TMA fills in are slow. What the stage
-  // holds beyond reaches rows of D only that are not stored.
+  // The box of A has no more rows than A, in eights: zeros that TMA fills in are slow. What the
+  // stage holds beyond reaches rows of D only that are not stored.
   const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
   const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
   while (tile.next()) {
@@ -353,23 +352,14 @@ DEVICE uint32_t part(uint32_t base, uint32_t number, uint32_t i, uint32_t thread
   return base + kSmemParts + number * kBytesParts + (i * kPartThreads + thread) * 16;
 }
 
-// This warp has added up the tile before: parts of the next may take the place.
-DEVICE void offer_parts(uint32_t base, uint32_t lane) {
-  __syncwarp();
-  if (lane == 0) barrier_arrive(base + kSmemPartsEmpty);
-}
-
 // Hand over this warpgroup's part and wait for the others'.
-DEVICE void exchange(const Totals& totals, uint32_t base, uint32_t number, uint32_t thread,
-                     uint32_t lane, uint32_t phase) {
-  barrier_wait(base + kSmemPartsEmpty, phase);
+DEVICE void exchange(const Totals& totals, uint32_t base, uint32_t number, uint32_t thread) {
+  consumers_sync();  // the tile before has been added up
 #pragma unroll
   for (uint32_t j = 0; j < kAccumulators / 4; ++j) {
     store_shared(part(base, number, j, thread), totals[j]);
   }
-  __syncwarp();
-  if (lane == 0) barrier_arrive(base + kSmemPartsFull);
-  barrier_wait(base + kSmemPartsFull, phase);
+  consumers_sync();
 }
 
 DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t thread) {
@@ -421,9 +411,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_
     uint32_t k_tile = turn;  // the next of this warpgroup
     ring.advance(turn);
     const uint32_t thread = threadIdx.x % kPartThreads;
-    uint32_t phase = 0;  // of the exchange of parts
     while (tile.next()) {
-      offer_parts(ring.base, lane);
       // A tile that hangs over the edge of B may reach past its last block.
       const uint32_t blocks = ceil_div(problem.n, kScaleBlockN);
       uint64_t block = min((tile.n + column) / kScaleBlockN, blocks - 1);
@@ -432,7 +420,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_
       Totals totals = {};
       mainloop(totals, ring, reads, scales, k_tiles, k_tile, lane);
       const uint32_t first_row = tile.m, first_column = tile.n + column + warp % 4 * 16;
-      exchange(totals, ring.base, number, thread, lane, phase);
+      exchange(totals, ring.base, number, thread);
       for (uint32_t i = turn; i < kFragments; i += kConsumersK) {
         const uint32_t j = i;  // fragment of the tile
         if (j >= kAccumulators / 4) break;
@@ -440,7 +428,6 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u4_
         add_parts(sum, ring.base, i, thread);
         store_fragment(sum, tile, d, pitch_d, problem, first_row + 8 * j, first_column, lane);
       }
-      phase ^= 1;
     }
   }
 }

@@ -41,7 +41,7 @@ constexpr uint32_t kScaleBlockN = 128;
 constexpr uint32_t kScaleBlocksB = 1;  // that the columns of one warpgroup touch
 constexpr uint32_t kScaleBlockKB = 128;
 
-constexpr uint32_t kStages = 6, kStageBytes = 33280;  // a full barrier counts these bytes
+constexpr uint32_t kStages = 6, kStageBytes = 33280;  // a full barrier counts these bytes, at most
 constexpr uint32_t kClusterM = 2, kClusterN = 1, kClusterSize = 2;
 constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
@@ -249,13 +249,17 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   // The CTAs that read the same rows of B: they differ in rank_m.
   const uint16_t ctas_b = ((1 << kClusterM) - 1) << (tile.rank_n * kClusterM);
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
+  // The box of A has no more rows than A, in eights: zeros that TMA fills in are slow. What the
+  // stage holds beyond reaches rows of D only that are not stored.
+  const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
+  const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
   while (tile.next()) {
     // NOTE: unrolled, the multicasts would need more registers than the producer keeps.
 #pragma unroll 1
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;
       barrier_wait(ring.empty(), ring.phase ^ 1);
-      barrier_expect(full, kStageBytes);
+      barrier_expect(full, stage_bytes);
       if (tile.rank_m == 0) tma_multicast(ring.b(), map_b, full, k, tile.n, ctas_b);
       tma_load(ring.a(), map_a, full, k, tile.m);
       tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);

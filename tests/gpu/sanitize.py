@@ -1,4 +1,4 @@
-"""Every schedule on a small problem under compute-sanitizer, which must notice broken kernels first.
+"""Every schedule on a small problem under compute-sanitizer, which must notice broken ones first.
 
     GEMMGEN_TEST_KERNELS=FOLDER python tests/gpu/sanitize.py [RESULTS.jsonl]
 
@@ -15,20 +15,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-TOOLS = ("memcheck", "racecheck", "synccheck")
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
+# The driver is asked for functions that it may not have, which is no error.
+OPTIONS = {"memcheck": ["--report-api-errors", "no"], "racecheck": []}
 LIMIT_S = 150
-# What each tool must notice: a write beyond an allocation, a race in shared memory, a barrier that
-# not all threads reach.
+# What each tool must notice: a write beyond an allocation, a race in shared memory.
 BROKEN = """
 __global__ void memcheck(int* out) { out[1 << 20] = 1; }
 __global__ void racecheck(int* out) {
-  __shared__ int value;
-  value = threadIdx.x;
-  out[threadIdx.x] = value;
-}
-__global__ void synccheck(int* out) {
-  if (threadIdx.x < 16) __syncwarp(0xffffffff), out[0] = 1;
+  __shared__ volatile int values[64];
+  values[threadIdx.x] = threadIdx.x;
+  out[threadIdx.x] = values[63 - threadIdx.x];
 }
 int main() {
   int* out;
@@ -47,7 +44,7 @@ def main() -> None:
     device, run = torch.cuda.get_device_name(), new_run()
     folder = ROOT / "benchmarks/results"
     path = Path(sys.argv[1]) if sys.argv[1:] else results_file("sanitizer", device, folder)
-    for tool in TOOLS:
+    for tool in OPTIONS:
         noticed, _ = sanitized(tool, *broken(tool))
         found, log = sanitized(tool, sys.executable, __file__, "launch")
         launched = re.search(r"launched (\d+)", log)
@@ -75,7 +72,7 @@ def sanitized(tool: str, *command: str) -> tuple[int | None, str]:
     """What the tool counts, None when it came to no end; and its output."""
     try:
         done = subprocess.run(
-            ["compute-sanitizer", "--tool", tool, "--print-limit", "3", *command],
+            ["compute-sanitizer", "--tool", tool, *OPTIONS[tool], "--print-limit", "40", *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=LIMIT_S,
