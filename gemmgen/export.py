@@ -200,10 +200,11 @@ def _param_row(plan: KernelPlan, param: KernelParam) -> str:
         return f"{{.kind = {param.kind.upper()}, {argument}}}"
     element = DTYPES[param.dtype].tensor_map
     box = ", ".join(map(str, param.box))
+    axis, step = param.fitted or (0, 0)
     return (
         f"{{.kind = TENSOR_MAP, {argument}, .type = {element}, .swizzle = "
         f"SWIZZLE_{param.swizzle.span}, .l2_promotion = L2_{param.l2_promotion}, .box = {{{box}}}, "
-        f".fitted = {int(param.fitted)}}}"
+        f".fitted_axis = {axis}, .fitted_step = {step}}}"
     )
 
 

@@ -162,7 +162,7 @@ class Operand:
     leading_bytes: int  # of the matrix descriptor: MN-major, from one box to the next
     mma_bytes: int  # from one wgmma's K to the next
     swizzle: Swizzle
-    fitted: bool  # rows beyond the last of the matrix, in eights, are not loaded
+    fitted: bool  # no rows beyond the last of the matrix are loaded
     l2_hint: str  # evict_normal | evict_first | evict_last
     reason: str
 

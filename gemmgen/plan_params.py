@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from gemmgen.target import Swizzle
 
-FITTED_ROWS = 8  # what 128-byte swizzling repeats after, and the step of fitted boxes
-
 
 @dataclass(frozen=True)
 class Extent:
@@ -52,7 +50,9 @@ class KernelParam:
     source: str  # scalar: the dimension; else: name of the tensor argument
     dtype: str = "u32"  # tensor_map, pointer: of the tensor
     box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
-    fitted: bool = False  # tensor_map: the box has no more rows than the tensor, in eights
+    fitted: tuple[
+        int, ...
+    ] = ()  # tensor_map: axis on which the box ends with the tensor; in steps of
     swizzle: Swizzle = Swizzle.NONE  # tensor_map
     l2_promotion: int = 0  # tensor_map: bytes, 0 for none
     written: bool = False  # pointer
@@ -62,5 +62,6 @@ class KernelParam:
         """The box on a tensor of these dims; both in elements, contiguous axis first."""
         if not self.fitted:
             return self.box
-        contiguous, rows, *groups = self.box
-        return contiguous, min(rows, -(-dims[1] // FITTED_ROWS) * FITTED_ROWS), *groups
+        axis, step = self.fitted
+        end = -(-dims[axis] // step) * step
+        return (*self.box[:axis], min(self.box[axis], end), *self.box[axis + 1 :])

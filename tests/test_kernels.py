@@ -215,12 +215,10 @@ CLUSTER_SABOTAGE = {
 
 # The same where boxes of A end with A.
 FITTED_SABOTAGE = {
-    "bytes are expected of rows that A does not have": (
-        "kStageBytes - (kTileM - rows)",
-        "0 * rows",
-    ),
-    "rows are left out one by one": ("ceil_div(problem.m, 8) * 8", "problem.m"),
-    "rows beyond the tile are expected": ("min(kTileM, ", "max(kTileM, "),
+    "rows are expected that A does not have": ("kTileM - min(kTileM, problem.m)", "0"),
+    "rows beyond the tile are expected": ("min(kTileM, problem.m)", "problem.m"),
+    "scales are expected that A does not have": ("rows_left_out / 4 * 16", "0"),
+    "scales are left out one by one": ("rows_left_out / 4 * 16", "rows_left_out * 4"),
 }
 
 
@@ -231,7 +229,7 @@ def test_sabotage_is_noticed(what: str) -> None:
 
     old, new = (SABOTAGE | CLUSTER_SABOTAGE | FITTED_SABOTAGE)[what]
     cluster = "2x1" if what in CLUSTER_SABOTAGE else "1x1"
-    rows, m = (64, 35) if what in FITTED_SABOTAGE else (4096, 200)
+    rows, m = (64, 100 if "beyond" in what else 35) if what in FITTED_SABOTAGE else (4096, 200)
     keys = {"tile": "64x64", "stages": 3, "cluster": cluster, "expected_m": rows}
     plan = lower(GemmSpec(**spec(n=264, k=784, **keys)))
     text = render(plan)

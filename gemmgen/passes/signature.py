@@ -20,7 +20,8 @@ from gemmgen.plan import (
 from gemmgen.target import Swizzle
 
 OUTPUTS = ("d", "scale_d")
-L2_PROMOTION = 256  # bytes that a missed line brings into L2
+L2_PROMOTION, SCALE_L2_PROMOTION = 256, 128  # bytes that a missed line brings into L2
+TMA_SCALES = 4  # FP32 in the 16 bytes of which a TMA box is a multiple
 
 
 def derive_signature(
@@ -48,7 +49,7 @@ def derive_signature(
         box: tuple[int, int],
         swizzle: Swizzle,
         l2_promotion: int = 0,
-        fitted: bool = False,
+        fitted: tuple[int, ...] = (),
     ) -> KernelParam:
         return KernelParam(
             *(f"tensor_map_{name}", "tensor_map", name, dtype),
@@ -59,7 +60,13 @@ def derive_signature(
         )
 
     def operand_map(of: Operand, dtype: str) -> KernelParam:
-        return tensor_map(of.name, dtype, of.box, of.swizzle, L2_PROMOTION, of.fitted)
+        fitted = (1, 1) if of.fitted else ()  # rows are the outer axis
+        return tensor_map(of.name, dtype, of.box, of.swizzle, L2_PROMOTION, fitted)
+
+    def scale_map(of: Operand, scales: Scales) -> KernelParam:
+        fitted = (0, TMA_SCALES) if of.fitted else ()  # rows are contiguous
+        box = (scales.rows, 1)
+        return tensor_map(f"scale_{of.name}", "f32", box, Swizzle.NONE, SCALE_L2_PROMOTION, fitted)
 
     def matrix(operand: Operand, dtype: str, rows: Extent) -> TensorArgument:
         shape = (rows, k) if operand.major == "k" else (k, rows)
@@ -90,15 +97,11 @@ def derive_signature(
         tensor("d", problem.d, (m, n), "packed" if packed else "row_major"),
         *scales_d,
     )
-    scales = (("scale_a", scales_a), ("scale_b", scales_b))
+    scales = (("scale_a", operand_a, scales_a), ("scale_b", operand_b, scales_b))
     params = (
         operand_map(operand_a, problem.a),
         operand_map(operand_b, problem.b),
-        *(
-            tensor_map(name, "f32", (of.rows, 1), Swizzle.NONE, 128)
-            for name, of in scales
-            if of.way == "stage"
-        ),
+        *(scale_map(operand, of) for _, operand, of in scales if of.way == "stage"),
         *(
             []
             if store.direct
@@ -106,7 +109,7 @@ def derive_signature(
         ),
         *(
             KernelParam(name, "pointer", name, "f32")
-            for name, of in scales
+            for name, _, of in scales
             if of.way in ("ahead", "after")
         ),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),

@@ -240,10 +240,12 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   uint64_t policy_b;  // L2 eviction priority
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
-  // The box of A has no more rows than A, in eights: zeros that TMA fills in are slow. What the
+  // The box of A has no more rows than A: those that TMA would fill with zeros are slow. What the
   // stage holds beyond reaches rows of D only that are not stored.
-  const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
-  const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
+  const uint32_t rows_left_out = kTileM - min(kTileM, problem.m);
+  // Scales are copied in fours.
+  const uint32_t scale_bytes = rows_left_out / 4 * 16;
+  const uint32_t stage_bytes = kStageBytes - rows_left_out * (kBytesA / kTileM) - scale_bytes;
   while (tile.next()) {
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;

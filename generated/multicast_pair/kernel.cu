@@ -249,10 +249,12 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   // The CTAs that read the same rows of B: they differ in rank_m.
   const uint16_t ctas_b = ((1 << kClusterM) - 1) << (tile.rank_n * kClusterM);
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
-  // The box of A has no more rows than A, in eights: zeros that TMA fills in are slow. What the
+  // The box of A has no more rows than A: those that TMA would fill with zeros are slow. What the
   // stage holds beyond reaches rows of D only that are not stored.
-  const uint32_t rows = min(kTileM, ceil_div(problem.m, 8) * 8);
-  const uint32_t stage_bytes = kStageBytes - (kTileM - rows) * (kBytesA / kTileM);
+  const uint32_t rows_left_out = kTileM - min(kTileM, problem.m);
+  // Scales are copied in fours.
+  const uint32_t scale_bytes = rows_left_out / 4 * 16;
+  const uint32_t stage_bytes = kStageBytes - rows_left_out * (kBytesA / kTileM) - scale_bytes;
   while (tile.next()) {
     // NOTE: unrolled, the multicasts would need more registers than the producer keeps.
 #pragma unroll 1

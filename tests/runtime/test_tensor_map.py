@@ -31,11 +31,20 @@ def test_row_major() -> None:
     )
 
 
-@pytest.mark.parametrize(("rows", "box"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 16), (100, 16)])
-def test_a_fitted_box_ends_in_eights_where_the_tensor_does(rows: int, box: int) -> None:
-    param = dataclasses.replace(PARAM, fitted=True)
+@pytest.mark.parametrize("rows", [1, 4, 5, 15, 16, 17, 100])
+def test_a_fitted_box_ends_where_the_tensor_does(rows: int) -> None:
+    param = dataclasses.replace(PARAM, fitted=(1, 1))
     view = TensorView(4096, (rows, 24), (32, 1))
-    assert tensor_map_args(param, LAYOUTS["row_major"], view).box == (64, box)
+    assert tensor_map_args(param, LAYOUTS["row_major"], view).box == (64, min(rows, 16))
+
+
+@pytest.mark.parametrize(
+    ("rows", "box"), [(1, 4), (4, 4), (5, 8), (127, 128), (128, 128), (130, 128)]
+)
+def test_a_fitted_box_is_a_multiple_of_its_step(rows: int, box: int) -> None:
+    param = dataclasses.replace(SCALES, fitted=(0, 4))
+    view = TensorView(256, (rows, 3), (1, rows + -rows % 4))
+    assert tensor_map_args(param, LAYOUTS["m_major"], view).box == (box, 1)
 
 
 def test_m_major() -> None:
