@@ -226,7 +226,11 @@ def _a_stays(spec: GemmSpec, problem: Problem, m: int, n: int, sms: int) -> bool
     fits = problem.k is not None and (
         s.tile_m * problem.k * DTYPES[problem.a].bytes <= MOST_STATIONARY_BYTES
     )
-    return free and alone and fits and columns * min(rows, sms) >= LEAST_TILES_OF_A_ROW * sms
+    many = columns * min(rows, sms) >= LEAST_TILES_OF_A_ROW * sms
+    # CTAs that change the row read different columns of B at the same time: 4608x32768x512 (24
+    # rows) 178 us, with A in the stages 148; 13000x7168x512 (68 rows) 87 and 92 (H100).
+    even = MOST_IDLE * (sms % min(rows, sms)) <= sms or 2 * rows > sms
+    return free and alone and fits and many and even
 
 
 def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int, groups: int = 1) -> float:

@@ -239,6 +239,8 @@ def test_the_planner_finds_what_won(shape: tuple[int, int, int]) -> None:
         ({"k": 256, "a": {"dtype": "bf16"}, "b": {"dtype": "bf16"}}, False),  # was not measured
         ({"n": 1024}, False),  # too few tiles in a row
         ({"expected_m": 128}, False),
+        ({"expected_m": 4608}, False),  # CTAs would change the row
+        ({"expected_m": 13000, "n": 7168}, True),  # most rows have a CTA or two
         ({"cluster": "2x1"}, False),
         ({"grouping": "masked", "groups": 4}, False),
     ],
