@@ -29,6 +29,8 @@ LONG_K = 8192
 SHORT_K, SHORT_K_STAGES = 2048, 6
 MOST_UNSHARED_M = 96  # 96x4096x7168 16.2 us, 16.5 in two rows of tiles; with 112 rows 16.7, 15.9
 LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
+LEAST_SHARED_K = 1024  # of few swapped tiles: 24x3072x1536 5.4 us, not shared 5.7 (H100)
+LEAST_WAVE_SHARE = 0.7
 DIVIDED_COLUMNS, DIVIDED_STAGES = 32, 12
 
 
@@ -90,18 +92,21 @@ def swapped_structures(m: int, n: int, k: int, groups: int, sms: int) -> list[St
 def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
     """64 columns; the fewer tiles there are, the more share the K of one."""
     tiles = _tiles(n, MMA_ROWS, groups)
-    split_k, warpgroups_k, stages = 1, 2, 8
-    if k <= SHORT_K:
-        warpgroups_k, stages = 1, SHORT_K_STAGES
-    elif tiles <= sms // 4:
+    split_k, warpgroups_k, stages, unroll = 1, 2, 8, 1
+    if k > SHORT_K and tiles <= sms // 4:
         # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
-        split_k, warpgroups_k, stages = 2, 3, 15
-    elif k >= LEAST_DIVIDED_K and tiles <= sms // 2:
-        warpgroups_k, stages = 3, 12
+        split_k, warpgroups_k, stages, unroll = 2, 3, 15, 4
+    elif k >= LEAST_SHARED_K and tiles <= sms // 2:
+        warpgroups_k, stages, unroll = 3, 12, 4
+    elif k <= SHORT_K:
+        warpgroups_k, stages, unroll = 1, SHORT_K_STAGES, 4
+    elif k >= LEAST_DIVIDED_K and wave_share(tiles, sms) < LEAST_WAVE_SHARE:
+        split_k, unroll = 2, 4  # halves fill the last wave: 4x10240x8192 33.6 us instead of 37.0
     return dataclasses.replace(
         swapped_structure(rows, MMA_ROWS, TILE_K),
         split_k=split_k,
         warpgroups_k=warpgroups_k,
+        unroll=unroll,
         most_stages=stages,
         reason=f"few rows: the weights stream through {tiles} tiles of {MMA_ROWS} columns, "
         f"{split_k * warpgroups_k} warpgroups for the K of each",
@@ -165,6 +170,11 @@ def divided_structures(
             reason=shares.format(tiles, tile.tile_m, tile.tile_n, split_k * warpgroups_k),
         )
     ]
+
+
+def wave_share(tiles: int, sms: int) -> float:
+    """The share of the waves of tiles that is filled; one wave counts as full."""
+    return tiles / (-(-tiles // sms) * sms) if tiles > sms else 1.0
 
 
 def _tiles(n: int, columns: int, groups: int) -> int:

@@ -14,12 +14,14 @@ from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.passes.few_rows import (
     DIVIDED_STAGES,
     LEAST_UNSWAPPED_M,
+    LEAST_WAVE_SHARE,
     SHORT_K,
     SHORT_K_STAGES,
     divided_structures,
     swap_wins,
     swapped_structure,
     swapped_structures,
+    wave_share,
 )
 from gemmgen.passes.launch import MOST_IDLE
 from gemmgen.passes.structure import ASSUMED_K, ASSUMED_N, Structure
@@ -43,6 +45,7 @@ TILES = (
     Structure(192, 176, 3, 1, unroll=2, early_wait=True),
     Structure(128, 192, 2, 1, unroll=2, early_wait=False, rate=0.98),
     Structure(128, 176, 2, 1, unroll=2, early_wait=False, rate=0.97),
+    Structure(128, 160, 2, 1, unroll=2, early_wait=True, rate=0.96),
     Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.90),
     Structure(128, 96, 2, 1, unroll=4, early_wait=True, rate=0.80),
     Structure(256, 64, 4, 1, unroll=4, early_wait=True, rate=0.62),
@@ -54,11 +57,16 @@ TILES = (
 # Few rows: the weights stream through once, and narrow tiles share the stream most evenly. Measured
 # on an H200 in several waves, too: 128x24576x1536 15.3 us with 64 columns, 16.2 in one wave of 192.
 NARROW_TILES = (
-    Structure(64, 64, 1, 1, unroll=4, early_wait=True, most_stages=12),
+    Structure(64, 64, 1, 1, unroll=4, early_wait=True, most_stages=8),
     Structure(64, 128, 1, 1, unroll=4, early_wait=True),
     Structure(64, 192, 1, 2, unroll=4, early_wait=True),
     Structure(64, 256, 1, 2, unroll=4, early_wait=True),
 )
+
+# A little more than 128 rows and one wave: all rows in one tile, for a second one would be read
+# through TMA's zeros. 160x6144x4096 17.1 us, 128x96 20.3 (H100).
+TALL_TILE = next(s for s in TILES if (s.tile_m, s.tile_n) == (256, 64))
+MOST_TALL_M = 192
 
 # 64 < M <= 128.
 MIDDLE_TILES = (
@@ -91,8 +99,8 @@ A_STATIONARY = Structure(
 MOST_STATIONARY_BYTES = 100 * 1024  # of A: as many stages of B lie beside it as of both without
 LEAST_TILES_OF_A_ROW = 4  # that a CTA computes
 
-# With short K, in more than one wave: 64x24576x1536 18.0 us, with twelve stages 18.7 (H100).
-SHORT_K_STAGES_OF_WAVES = 8
+# 64 rows: 64x6144x5120 15.9 us, with twelve stages 16.7 (H100).
+MIDDLE_K, MIDDLE_K_STAGES = 6144, 6
 # Up to here a tile is over before a ring of more stages is full, and 128 columns a tile cost less:
 # 128x32768x512 9.7 us, with 6 stages 10.5, with 64 columns and 8 stages 11.1.
 SHORTEST_K = 512
@@ -187,6 +195,9 @@ def _ranked(spec: GemmSpec, problem: Problem, grouping: Grouping, sms: int) -> l
     whole = grouping.index is None or grouping.sliced
     if whole and has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4:
         ranked.insert(0, COLUMN_TILE_WITH_C if _steps_out(problem) else COLUMN_TILE)
+    one_wave = -(-n // TALL_TILE.tile_n) <= sms
+    if spec.grouping == "dense" and m <= MOST_TALL_M and one_wave and not kept:
+        ranked.insert(0, TALL_TILE)
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 
 
@@ -197,23 +208,25 @@ def _steps_out(problem: Problem) -> int:
 
 
 def _streamed(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
-    """The narrowest tile, or that for very short K, then the others."""
-    shortest = k <= SHORTEST_K
-    columns = SHORTEST_K_COLUMNS if shortest else tiles[0].tile_n
-    first = next(s for s in tiles if s.tile_n == columns)
-    if shortest:
+    """The narrowest tile that fills its waves, or that for very short K, then the others."""
+    if k <= SHORTEST_K:
+        first = next(s for s in tiles if s.tile_n == SHORTEST_K_COLUMNS)
         first = dataclasses.replace(first, most_stages=SHORTEST_K_STAGES)
-    elif k <= SHORT_K:
-        one_wave = -(-n // first.tile_n) <= sms
-        stages = SHORT_K_STAGES if one_wave else SHORT_K_STAGES_OF_WAVES
-        first = dataclasses.replace(first, most_stages=stages)
+    else:
+        # 96x9216x3072 in 1.1 waves of 64 columns 18.9 us, in one of 96 columns 16.2 (H100).
+        filled = (s for s in tiles if wave_share(-(-n // s.tile_n), sms) >= LEAST_WAVE_SHARE)
+        first = next(filled, tiles[0])
+        if first.tile_m == 64 and k <= MIDDLE_K:
+            first = dataclasses.replace(first, most_stages=MIDDLE_K_STAGES)
+        elif k <= SHORT_K and -(-n // first.tile_n) <= sms:
+            first = dataclasses.replace(first, most_stages=SHORT_K_STAGES)
     return [
         dataclasses.replace(
             s,
             reason=f"few rows: the weights stream through {-(-n // s.tile_n)} tiles of {s.tile_n} "
             f"columns on {sms} multiprocessors",
         )
-        for s in (first, *(s for s in tiles if s.tile_n != columns))
+        for s in (first, *(s for s in tiles if s.tile_n != first.tile_n))
     ]
 
 
