@@ -15,6 +15,7 @@ from rich.text import Text
 from gemmgen.plan import KernelPlan
 
 PLAIN_WIDTH = 100  # columns where the output is not a terminal
+SIZES = ("m", "n", "k")  # known at launch where a plan has none
 
 
 def print_plan(plan: KernelPlan) -> None:
@@ -49,15 +50,17 @@ def _parts(plan: KernelPlan) -> Iterator[tuple[str, str, str]]:
 def _decided(part: Any) -> str:
     values = ((field.name, getattr(part, field.name)) for field in dataclasses.fields(part))
     return ", ".join(
-        f"{name.replace('_', ' ')} {_spell(value)}"
+        f"{name.replace('_', ' ')} {'dynamic' if name in SIZES and not value else _spell(value)}"
         for name, value in values
         if name not in ("reason", "regions")
     )
 
 
-def _spell(value: object) -> str:
-    if value is None:
-        return "dynamic"
+def _spell(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if dataclasses.is_dataclass(value):
+        return f"({_decided(value)})"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Enum):

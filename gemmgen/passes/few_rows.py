@@ -2,7 +2,7 @@
 
 Every weight is read once, so what counts is that the stream of weights never waits: as many CTAs as
 it takes to draw it, and several warpgroups on alternate K tiles where one is too slow for its
-share. Rules and thresholds come from measurements on an H200 (docs/kernel-notes.md).
+share. Rules and thresholds come from measurements on an H200 and an H100 (docs/kernel-notes.md).
 """
 
 from __future__ import annotations

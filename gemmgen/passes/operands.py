@@ -27,7 +27,8 @@ def place_operands(
 
     # Where one tile has all rows, those that TMA would fill with zeros, slowly, are left out.
     whole = cluster.multicast_a or structure.a_stationary
-    fitted = spec.grouping == "dense" and not whole
+    fitted = spec.grouping == "dense" and major_a == "k" and not whole
+    fits = "; boxes end where A does: zeros that TMA fills in are slow"
 
     def place(
         name: str, rows: int, dtype: str, major: str, hint: str, fitted: bool = False
@@ -45,9 +46,9 @@ def place_operands(
             leading_bytes=SWIZZLE_SPAN * box[1] if major == "mn" else 16,
             mma_bytes=MMA_K_BYTES if major == "k" else MMA_ROW_BYTES,
             swizzle=Swizzle(SWIZZLE_SPAN),
-            fitted=fitted and major == "k",
+            fitted=fitted,
             l2_hint=hint,
-            reason=reason,
+            reason=reason + fits * fitted,
         )
 
     return (

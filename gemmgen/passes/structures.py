@@ -1,7 +1,7 @@
 """Which structures of a kernel are worth trying for a problem, best first.
 
-Rules and rates come from measurements on an H200 (docs/kernel-notes.md). What the spec fixes
-replaces the rule's choice in every candidate.
+Rules and rates come from measurements on an H200, where it says so on an H100
+(docs/kernel-notes.md). What the spec fixes replaces the rule's choice in every candidate.
 """
 
 from __future__ import annotations
