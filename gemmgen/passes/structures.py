@@ -48,6 +48,7 @@ TILES = (
     Structure(128, 160, 2, 1, unroll=2, early_wait=True, rate=0.96),
     Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.90),
     Structure(128, 96, 2, 1, unroll=4, early_wait=True, rate=0.80),
+    Structure(64, 256, 1, 2, unroll=4, early_wait=True, rate=0.78),
     Structure(256, 64, 4, 1, unroll=4, early_wait=True, rate=0.62),
     Structure(128, 64, 2, 1, unroll=4, early_wait=True, rate=0.62),
     Structure(64, 128, 1, 1, unroll=4, early_wait=True, rate=0.60),
