@@ -16,6 +16,7 @@ from gemmgen.errors import GemmgenError, UnsupportedError
 if TYPE_CHECKING:
     from gemmgen.build import Build
     from gemmgen.plan import KernelPlan
+    from gemmgen.target import Target
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="One spec, or several.")]
 Range = Annotated[
@@ -37,18 +38,32 @@ Sms = Annotated[
     int | None,
     typer.Option(min=1, help="Multiprocessors that kernels may use; an H200 has 132."),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The GPU that the kernels are for, as its driver names it: plans differ. By default "
+        "the first of this machine, an H200 where there is none.",
+    ),
+]
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="FILE.gemmgen", readable=False, help="Written.")
 ]
 
 
-def warmup(spec: SpecFile, m: Range = "1:16384", sms: Sms = None, as_json: AsJson = False) -> None:
+def warmup(
+    spec: SpecFile,
+    m: Range = "1:16384",
+    device: Device = None,
+    sms: Sms = None,
+    as_json: AsJson = False,
+) -> None:
     """Build every kernel that calls with these specs take, into the cache. Needs no GPU."""
     from gemmgen.build import build_plans
     from gemmgen.runtime import launcher
 
     launcher.start()
-    plans = _plans(spec, m, sms)
+    plans = _plans(spec, m, _target(device, sms))
     with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
     launcher.find()
@@ -68,7 +83,12 @@ def warmup(spec: SpecFile, m: Range = "1:16384", sms: Sms = None, as_json: AsJso
 
 
 def bundle(
-    spec: SpecFile, out: Out, m: OptionalRange = None, sms: Sms = None, as_json: AsJson = False
+    spec: SpecFile,
+    out: Out,
+    m: OptionalRange = None,
+    device: Device = None,
+    sms: Sms = None,
+    as_json: AsJson = False,
 ) -> None:
     """Pack built kernels into one file that serves where no compiler is. Needs no GPU.
 
@@ -76,7 +96,7 @@ def bundle(
     """
     from gemmgen.build import pack
 
-    plans = _plans(spec, m, sms)
+    plans = _plans(spec, m, _target(device, sms))
     with building(len(plans)) as advance:
         built = pack(plans, out, progress=advance)
     if as_json:
@@ -94,6 +114,7 @@ def export(
         Path, typer.Option("--out", "-o", metavar="DIR", help="The folder; it names the library.")
     ] = Path("gemmgen_kernels"),
     m: OptionalRange = None,
+    device: Device = None,
     sms: Sms = None,
     as_json: AsJson = False,
 ) -> None:
@@ -105,7 +126,7 @@ def export(
         raise UnsupportedError(
             "kernels are exported to C only", where="gemmgen export", expected="--c"
         )
-    plans = _plans(spec, m, sms)
+    plans = _plans(spec, m, _target(device, sms))
     with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
     built = []
@@ -123,13 +144,28 @@ def export(
         typer.echo(f"  {path.name}")
 
 
-def _plans(path: Path, m: str | None, sms: int | None) -> Sequence[KernelPlan]:
+def _target(device: str | None, sms: int | None) -> Target:
+    """What the planner counts on. Raises UnsupportedError for a GPU of unknown size."""
+    from gemmgen.runtime.devices import first_target
+    from gemmgen.target import DEVICES, H200
+
+    if device is not None and device not in DEVICES and sms is None:
+        raise UnsupportedError(
+            "this GPU is not known",
+            where="--device",
+            expected=", ".join(DEVICES),
+            got=device,
+            fix="say the number of its multiprocessors, too: --sms",
+        )
+    target = first_target() if device is None else DEVICES.get(device, replace(H200, name=device))
+    return target if sms is None else replace(target, sms=sms)
+
+
+def _plans(path: Path, m: str | None, target: Target) -> Sequence[KernelPlan]:
     from gemmgen.passes import lower
     from gemmgen.plan_sets import plan_set
     from gemmgen.spec_file import load_specs
-    from gemmgen.target import H200
 
-    target = H200 if sms is None else replace(H200, sms=sms)
     specs = load_specs(path)
     if m is None:
         return list(dict.fromkeys(lower(request, target) for request in specs))

@@ -78,7 +78,7 @@ def _devices() -> Iterator[Finding]:
     # Not at the top: these bindings take a tenth of a second, and a CUDA driver if there is one.
     from cuda.bindings import driver as cuda
 
-    from gemmgen.runtime import driver
+    from gemmgen.runtime import devices, driver
 
     try:
         driver.initialize()
@@ -88,11 +88,8 @@ def _devices() -> Iterator[Finding]:
         return
     _, version = cuda.cuDriverGetVersion()
     yield Finding("driver", "found", f"CUDA {version // 1000}.{version % 1000 // 10}")
-    _, count = cuda.cuDeviceGetCount()
-    for index in range(count):
-        _, device = cuda.cuDeviceGet(index)
-        _, name = cuda.cuDeviceGetName(64, device)
-        yield _gpu(name.rstrip(b"\0").decode(), driver.compute_capability(index))
+    for index, name in enumerate(devices.names()):
+        yield _gpu(name, driver.compute_capability(index))
 
 
 def _gpu(name: str, capability: tuple[int, int]) -> Finding:

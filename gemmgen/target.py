@@ -28,7 +28,9 @@ class Target:
 
 
 H200 = Target("NVIDIA H200", "sm_90a", sms=132)
+H100 = Target("NVIDIA H100 80GB HBM3", "sm_90a", sms=132)
 H100_PCIE = Target("NVIDIA H100 PCIe", "sm_90a", sms=114)
+DEVICES = {device.name: device for device in (H200, H100, H100_PCIE)}
 
 
 class Swizzle(Enum):

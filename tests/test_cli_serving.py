@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from stand_ins import Compilers
 
 from gemmgen import GemmSpec, plan_set
 from gemmgen.bundle import Bundle
+from gemmgen.target import H100_PCIE, H200
 
 SPEC = """\
 a: {dtype: e4m3, scale: 1x128}
@@ -46,6 +48,49 @@ def test_warmup_builds_the_plan_set(run: Run, spec: Path, compilers: Compilers) 
     code, out, _ = run("warmup", spec, "--m", "1:128", "--json")
     assert [kernel["name"] for kernel in json.loads(out)["kernels"]] == wanted
     assert all(kernel["cached"] for kernel in json.loads(out)["kernels"])
+
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize(
+    ("options", "device"),
+    [
+        ([], "NVIDIA H200"),
+        (["--device", "NVIDIA H200"], "NVIDIA H200"),
+        (["--device", H100], H100),
+        (["--device", "NVIDIA GH200 480GB", "--sms", "132"], "NVIDIA GH200 480GB"),
+    ],
+)
+def test_plans_are_those_of_the_gpu_that_they_are_for(
+    run: Run, tmp_path: Path, compilers: Compilers, options: list[str], device: str
+) -> None:
+    """An H100 may want another kernel than an H200: what was built elsewhere serves it."""
+    spec = tmp_path / "wide.yaml"
+    spec.write_text(SPEC.replace("n: 2112", "n: 24576").replace("k: 7168", "k: 1536"))
+    target = dataclasses.replace(H200, name=device)
+    wanted = [plan.name for plan in plan_set(GemmSpec.from_yaml(spec), "4096", target)]
+    elsewhere = dataclasses.replace(H200, name="NVIDIA H200" if device == H100 else H100)
+    assert wanted != [p.name for p in plan_set(GemmSpec.from_yaml(spec), "4096", elsewhere)]
+    assert run("warmup", spec, "--m", "4096", *options)[0] == 0
+    assert compilers.compiled == wanted
+
+
+def test_kernels_are_for_the_gpu_of_this_machine(
+    run: Run, spec: Path, compilers: Compilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemmgen.runtime.devices.names", lambda: ["NVIDIA H100 PCIe", H100])
+    monkeypatch.setattr("gemmgen.runtime.driver.multiprocessors", lambda _: 114)
+    wanted = plan_set(GemmSpec.from_yaml(spec), "4096", H100_PCIE)
+    assert wanted.plans != plan_set(GemmSpec.from_yaml(spec), "4096", H200).plans
+    assert run("warmup", spec, "--m", "4096")[0] == 0
+    assert compilers.compiled == [plan.name for plan in wanted]
+
+
+def test_a_gpu_of_unknown_size_is_refused(run: Run, spec: Path) -> None:
+    code, _, err = run("bundle", spec, "-o", "x.gemmgen", "--device", "NVIDIA H20")
+    assert code == 1
+    assert all(word in err for word in ("--device", "NVIDIA H200", "--sms"))
 
 
 def test_warmup_in_strict_mode_compiles_since_it_is_asked_to(
