@@ -21,6 +21,7 @@ import typer
 from gemmgen import cli_bench, cli_report, cli_sass, cli_serving, cli_sweep, cli_toolchain, cli_tune
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
+from gemmgen.cli_target import Sms, target_of
 from gemmgen.errors import GemmgenError
 from gemmgen.version import __version__
 
@@ -89,16 +90,24 @@ def build(
 
 
 @app.command()
-def show(spec: SpecFile, as_json: AsJson = False) -> None:
+def show(
+    spec: SpecFile,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="The GPU that the kernels are for.")
+    ] = "NVIDIA H200",
+    sms: Sms = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the plan of every kernel of a file, part by part, and why each choice was made."""
     from gemmgen.passes import lower
     from gemmgen.spec_file import load_specs
 
     plans = []
     specs = load_specs(spec)
+    target = target_of(device, sms)
     for number, request in enumerate(specs, start=1):
         try:
-            plans.append(lower(request))
+            plans.append(lower(request, target))
         except GemmgenError as error:
             _tell(error, number, len(specs))
     if len(plans) < len(specs):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
+from gemmgen.cli_target import Device, Sms, target_of
 from gemmgen.errors import GemmgenError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -34,18 +34,6 @@ OptionalRange = Annotated[
         "that the file asks for.",
     ),
 ]
-Sms = Annotated[
-    int | None,
-    typer.Option(min=1, help="Multiprocessors that kernels may use; an H200 has 132."),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The GPU that the kernels are for, as its driver names it: plans differ. By default "
-        "the first of this machine, an H200 where there is none.",
-    ),
-]
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="FILE.gemmgen", readable=False, help="Written.")
 ]
@@ -63,7 +51,7 @@ def warmup(
     from gemmgen.runtime import launcher
 
     launcher.start()
-    plans = _plans(spec, m, _target(device, sms))
+    plans = _plans(spec, m, target_of(device, sms))
     with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
     launcher.find()
@@ -96,7 +84,7 @@ def bundle(
     """
     from gemmgen.build import pack
 
-    plans = _plans(spec, m, _target(device, sms))
+    plans = _plans(spec, m, target_of(device, sms))
     with building(len(plans)) as advance:
         built = pack(plans, out, progress=advance)
     if as_json:
@@ -126,7 +114,7 @@ def export(
         raise UnsupportedError(
             "kernels are exported to C only", where="gemmgen export", expected="--c"
         )
-    plans = _plans(spec, m, _target(device, sms))
+    plans = _plans(spec, m, target_of(device, sms))
     with building(len(plans)) as advance:
         outcomes = build_plans(plans, progress=advance)
     built = []
@@ -142,23 +130,6 @@ def export(
     typer.echo(f"{out}: {len(built)} kernels")
     for path in paths:
         typer.echo(f"  {path.name}")
-
-
-def _target(device: str | None, sms: int | None) -> Target:
-    """What the planner counts on. Raises UnsupportedError for a GPU of unknown size."""
-    from gemmgen.runtime.devices import first_target
-    from gemmgen.target import DEVICES, H200
-
-    if device is not None and device not in DEVICES and sms is None:
-        raise UnsupportedError(
-            "this GPU is not known",
-            where="--device",
-            expected=", ".join(DEVICES),
-            got=device,
-            fix="say the number of its multiprocessors, too: --sms",
-        )
-    target = first_target() if device is None else DEVICES.get(device, replace(H200, name=device))
-    return target if sms is None else replace(target, sms=sms)
 
 
 def _plans(path: Path, m: str | None, target: Target) -> Sequence[KernelPlan]:

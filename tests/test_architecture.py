@@ -77,6 +77,7 @@ ROOMS: dict[str, set[str]] = {
     "cubin_file": {"errors", "artifact"},
     "cli_json": set(),
     "cli_progress": set(),
+    "cli_target": {"errors", "target", "runtime"},
     "cli_bench": {
         *("errors", "spec", "runtime", "measure", "research", "cli_json", "cli_progress"),
     },
@@ -96,14 +97,14 @@ ROOMS: dict[str, set[str]] = {
     },
     "cli_serving": {
         *("errors", "spec", "plan", "passes", "plan_sets", "build", "export", "runtime", "target"),
-        *("cli_json", "cli_progress"),
+        *("cli_json", "cli_progress", "cli_target"),
     },
     "cli_sweep": {"research"},
     "cli_report": {"research"},
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
         *("cli_bench", "cli_json", "cli_progress", "cli_report", "cli_sass", "cli_serving"),
-        *("cli_sweep", "cli_toolchain", "cli_tune"),
+        *("cli_sweep", "cli_target", "cli_toolchain", "cli_tune"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render", "counters", "sealing"},
@@ -125,7 +126,7 @@ GUESTS = {
     "platformdirs": {"cache", "toolchain", "tuned"},
     "typer": {
         *("cli", "cli_bench", "cli_json", "cli_report", "cli_sass", "cli_sweep", "cli_toolchain"),
-        *("cli_serving", "cli_tune", "cli_tune_plans"),
+        *("cli_serving", "cli_target", "cli_tune", "cli_tune_plans"),
     },
     "rich": {"cli_progress", "tables", "inspection_tables", "research", "tune_tables"},
     "dask": {"research"},

@@ -87,6 +87,16 @@ def test_kernels_are_for_the_gpu_of_this_machine(
     assert compilers.compiled == [plan.name for plan in wanted]
 
 
+def test_show_tells_what_another_gpu_takes(run: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "wide.yaml"
+    spec.write_text(SPEC.replace("n: 2112", "n: 24576").replace("k: 7168", "k: 1536"))
+    shown = [run("show", spec, *options) for options in ([], ["--device", H100])]
+    assert [code for code, *_ in shown] == [0, 0]
+    first, second = (out for _, out, _ in shown)
+    assert "t192x128x128" in first
+    assert "t128x256x128" in second
+
+
 def test_a_gpu_of_unknown_size_is_refused(run: Run, spec: Path) -> None:
     code, _, err = run("bundle", spec, "-o", "x.gemmgen", "--device", "NVIDIA H20")
     assert code == 1
