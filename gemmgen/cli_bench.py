@@ -14,6 +14,7 @@ import typer
 
 from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
+from gemmgen.cli_target import target_of
 from gemmgen.errors import OutputError, SpecError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ Kernels = Annotated[
     list[str] | None,
     typer.Option(metavar="[LABEL=]FOLDER", help="What --build made elsewhere; repeatable."),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The GPU that kernels are planned for: this one, with --build and --kernels an H200.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="LINES.jsonl", help="Default: in benchmarks/results/."),
@@ -95,6 +103,7 @@ def bench(
     patience: Patience = 120.0,
     build: BuildOnly = None,
     kernels: Kernels = None,
+    device: Device = None,
     out: Out = None,
     markdown: MarkdownFile = None,
     as_json: AsJson = False,
@@ -105,6 +114,7 @@ def bench(
     from gemmgen.research.bench.problem import parse_sizes
     from gemmgen.research.bench.records import new_run
     from gemmgen.spec_file import load_specs
+    from gemmgen.target import H200
 
     if data is Values.ZEROS and not allow_zeros:
         raise UnsupportedError(
@@ -121,21 +131,24 @@ def bench(
         **{"rounds": rounds, "back_to_back": back_to_back, "turns": turns, "seed": seed},
         **{"data": data.value, "patience": patience, "deadline": time.time() + seconds},
     }
-    requested = research.requests(load_specs(spec), sizes, variants)
+    # What was built elsewhere was planned there, unless that says otherwise.
+    elsewhere = device is None and (build is not None or kernels)
+    target = H200 if elsewhere else target_of(device, None)
+    requested = research.requests(load_specs(spec), sizes, variants, target)
     if only is not None:
         requested = research.matching(requested, only)
     if build is not None:
         if failed := _built(requested, build)[1]:
             raise typer.Exit(failed)
         return
-    device, job = _device(), Job(new_run(), (), **options)
+    here, job = _device(), Job(new_run(), (), **options)
     with TemporaryDirectory(prefix="gemmgen-bench-") as folder:
         cases = (
             research.collect(requested, _folders(kernels))
             if kernels
             else _built(requested, Path(folder))[0]
         )
-        _measure(replace(job, cases=cases), device, out, markdown, as_json)
+        _measure(replace(job, cases=cases), here, out, markdown, as_json)
 
 
 def _device() -> str:

@@ -79,7 +79,8 @@ ROOMS: dict[str, set[str]] = {
     "cli_progress": set(),
     "cli_target": {"errors", "target", "runtime"},
     "cli_bench": {
-        *("errors", "spec", "runtime", "measure", "research", "cli_json", "cli_progress"),
+        *("errors", "spec", "target", "runtime", "measure", "research", "cli_json"),
+        *("cli_progress", "cli_target"),
     },
     "cli_sass": {
         *("errors", "sass_patch", "artifact", "cubin_file"),

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from gemmgen.build import build_kernels
+from gemmgen.build import build_plans
 from gemmgen.errors import BenchError, GemmgenError, SpecError
 from gemmgen.passes import lower
 from gemmgen.research.bench import records
@@ -26,6 +26,7 @@ from gemmgen.research.bench.job import TOGETHER, BuiltKernel, Case, Job
 from gemmgen.research.bench.problem import BenchProblem
 from gemmgen.research.bench.records import Line
 from gemmgen.spec import GemmSpec
+from gemmgen.target import H200, Target
 
 WORKER = (sys.executable, "-m", "gemmgen.research.bench.worker")
 SIZES = ("m", "n", "k")
@@ -40,6 +41,7 @@ class Request:
     """One problem and the specs of the kernels that compute it, by label."""
 
     problem: BenchProblem
+    target: Target  # that they are planned for
     specs: dict[str, GemmSpec] = field(default_factory=dict)
     refused: dict[str, tuple[GemmSpec, GemmgenError]] = field(default_factory=dict)  # variants
 
@@ -65,6 +67,7 @@ def requests(
     specs: Sequence[GemmSpec],
     sizes: Mapping[str, Sizes],
     variants: Mapping[str, Mapping[str, Any]],
+    target: Target = H200,
 ) -> list[Request]:
     """Every spec at every size, with its variants: the keys of a spec that differ, by label.
 
@@ -76,13 +79,13 @@ def requests(
     for number, spec in enumerate(specs):
         for m, n, k in itertools.product(*(sizes.get(name, (None,)) for name in SIZES)):
             planned = _planned_for(spec, m)
-            problem = BenchProblem.of(lower(planned), m, n, k)
-            request = found.setdefault(problem, Request(problem))
+            problem = BenchProblem.of(lower(planned, target), m, n, k)
+            request = found.setdefault(problem, Request(problem, target))
             for keys, changes in variants.items():
                 label = _free(keys, number, planned, request)
                 varied = _planned_for(changed(spec, changes), m)
                 try:
-                    lower(varied)
+                    lower(varied, target)
                 except GemmgenError as error:
                     request.refused[label] = (varied, error)
                 else:
@@ -152,10 +155,11 @@ def _differing(first: GemmSpec, spec: GemmSpec) -> str:
 
 def build(requested: Sequence[Request], out: Path, advance: Callable[[], None]) -> list[Case]:
     """Build every kernel into a folder; one that fails takes its reason along."""
-    specs = [spec for request in requested for spec in request.specs.values()]
-    names = [lower(spec).name for spec in specs]
-    once = dict(zip(names, specs, strict=True))
-    outcomes = build_kernels(list(once.values()), out=out, progress=advance)
+    plans = [
+        lower(spec, request.target) for request in requested for spec in request.specs.values()
+    ]
+    once = {plan.name: plan for plan in plans}
+    outcomes = build_plans(list(once.values()), out=out, progress=advance)
     failed = {
         name: outcome
         for name, outcome in zip(once, outcomes, strict=True)
@@ -166,7 +170,7 @@ def build(requested: Sequence[Request], out: Path, advance: Callable[[], None]) 
             request,
             [
                 BuiltKernel(label, spec.to_yaml(), None, str(failed[name]))
-                if (name := lower(spec).name) in failed
+                if (name := lower(spec, request.target).name) in failed
                 else BuiltKernel(label, spec.to_yaml(), str(out / name))
                 for label, spec in request.specs.items()
             ],
@@ -184,7 +188,7 @@ def collect(requested: Sequence[Request], folders: Mapping[str, Path]) -> list[C
                 BuiltKernel(
                     ", ".join(filter(None, (version, label))),
                     spec.to_yaml(),
-                    str(folder / lower(spec).name),
+                    str(folder / lower(spec, request.target).name),
                 )
                 for version, folder in folders.items()
                 for label, spec in request.specs.items()

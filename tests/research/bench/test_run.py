@@ -12,13 +12,14 @@ import pytest
 from research.bench.lines import candidate, case_of, field_of, lines_of
 from stand_ins import Compilers, spec
 
-from gemmgen import BenchError, GemmgenError, SpecError
+from gemmgen import BenchError, GemmgenError, SpecError, lower
 from gemmgen.research.bench import records, tables
 from gemmgen.research.bench import run as bench
 from gemmgen.research.bench.job import TOGETHER, Job
 from gemmgen.research.bench.problem import BenchProblem
 from gemmgen.research.bench.stand_in import dense_shapes, known, stand_in
 from gemmgen.spec_file import load_specs
+from gemmgen.target import H100, H200, Target
 
 # --- Requests -----------------------------------------------------------------------------------
 
@@ -31,6 +32,21 @@ def test_every_m_is_planned_for_unless_the_spec_says_what_to_expect() -> None:
     assert [(r.problem.m, r.specs[""].expected_m) for r in bound] == [(64, 128), (4096, 128)]
     (compiled,) = bench.requests([spec(m=32)], {}, {"": {}})
     assert compiled.problem.m == 32
+
+
+@pytest.mark.parametrize("target", [H200, H100], ids=lambda target: target.name)
+def test_kernels_are_planned_for_the_gpu_that_is_asked_for(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is built for a GPU is what is looked for in the folder."""
+    Compilers().install(monkeypatch)
+    monkeypatch.setenv("GEMMGEN_CACHE_DIR", str(tmp_path / "cache"))
+    wide = spec(n=24576, k=1536)
+    asked = bench.requests([wide], {"m": (4096,)}, {"": {}}, target)
+    (built,) = bench.build(asked, tmp_path / "kernels", lambda: None)
+    (found,) = bench.collect(asked, {"": tmp_path / "kernels"})
+    name = lower(wide.model_copy(update={"expected_m": 4096}), target).name
+    assert built.kernels[0].folder == found.kernels[0].folder == str(tmp_path / "kernels" / name)
 
 
 def test_variants_and_specs_of_one_problem_meet_in_one_case() -> None:
