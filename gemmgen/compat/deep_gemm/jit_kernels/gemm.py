@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from gemmgen import ops
 from gemmgen.compat.deep_gemm.dense import gemm_fp8_fp8_bf16_nt
 from gemmgen.compat.deep_gemm.jit_kernels.runtime import GemmType
+from gemmgen.ops.dispatch import target_of
 from gemmgen.plan_sets import choose_plan
-from gemmgen.target import H200
 
 __all__ = ["Config", "gemm_fp8_fp8_bf16_nt", "get_best_configs"]
 
@@ -36,7 +38,9 @@ def get_best_configs(
     elif is_grouped_masked:
         kind = GemmType.GroupedMasked
     spec = kind.spec(n, k, num_groups, ops.get_pdl())
-    plan = choose_plan(spec, kind.bucket(m, num_groups), replace(H200, sms=num_sms))
+    here = torch.cuda.current_device() if torch.cuda.is_available() else -1
+    target = replace(target_of(here, None), sms=num_sms)
+    plan = choose_plan(spec, kind.bucket(m, num_groups), target)
     shared = plan.cluster.m * plan.cluster.n
     swizzle = 0 if plan.store.direct else plan.store.swizzle.value
     return (
