@@ -66,6 +66,13 @@ DEVICE void barrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// NOTE: no `.release.cluster` here: it would wait for all that a thread has written. What other
+// CTAs write again was read by this thread's warp, and added up.
+DEVICE void barrier_arrive(uint32_t barrier, uint32_t cta) {
+  asm volatile(
+      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier), "r"(cta) : "memory");
+}
 DEVICE void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
@@ -140,11 +147,6 @@ DEVICE void store_remote(uint32_t address, const float (&v)[4], uint32_t barrier
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], "
       "{ %1, %2, %3, %4 }, [%5];" ::"r"(address), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]),
       "r"(barrier) : "memory");
-}
-// NOTE: no `.release.cluster` here either. What other CTAs write again was read by this thread's
-// warp, and added up.
-DEVICE void barrier_arrive_remote(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 DEVICE void barrier_wait_cluster(uint32_t barrier, uint32_t phase) {
   asm volatile(
@@ -392,7 +394,7 @@ DEVICE uint32_t part(uint32_t base, uint32_t number, uint32_t i, uint32_t thread
 // This warp has added up the tile before: parts of the next may take the place.
 DEVICE void offer_parts(uint32_t base, uint32_t lane) {
   __syncwarp();
-  if (lane < kClusterK) barrier_arrive_remote(remote(base + kSmemPartsEmpty, lane));
+  if (lane < kClusterK) barrier_arrive(base + kSmemPartsEmpty, lane);
 }
 
 // Hand over this warpgroup's part and wait for the others'.
