@@ -23,6 +23,7 @@ from gemmgen.cli_json import AsJson, print_json
 from gemmgen.cli_progress import building
 from gemmgen.cli_target import Sms, target_of
 from gemmgen.errors import GemmgenError
+from gemmgen.target import H200
 from gemmgen.version import __version__
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def show(
     spec: SpecFile,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="The GPU that the kernels are for.")
-    ] = "NVIDIA H200",
+    ] = H200.name,
     sms: Sms = None,
     as_json: AsJson = False,
 ) -> None:

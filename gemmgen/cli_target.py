@@ -28,16 +28,22 @@ Sms = Annotated[
 
 def target_of(device: str | None, sms: int | None) -> Target:
     """What the planner counts on. Raises UnsupportedError for a GPU of unknown size."""
-    from gemmgen.runtime.devices import first_target
-    from gemmgen.target import DEVICES, H200
+    from gemmgen.target import DEVICES, hopper
 
-    if device is not None and device not in DEVICES and sms is None:
+    if device is None:
+        from gemmgen.runtime.devices import first_target  # these bindings take a tenth of a second
+
+        target = first_target()
+    elif device in DEVICES:
+        target = DEVICES[device]
+    elif sms is not None:
+        target = hopper(device, sms)
+    else:
         raise UnsupportedError(
             "this GPU is not known",
             where="--device",
             expected=", ".join(DEVICES),
             got=device,
-            fix="say the number of its multiprocessors, too: --sms",
+            fix="where the verb takes --sms, say the number of its multiprocessors, too",
         )
-    target = first_target() if device is None else DEVICES.get(device, replace(H200, name=device))
     return target if sms is None else replace(target, sms=sms)

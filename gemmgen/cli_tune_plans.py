@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ def tune_plans(
     from gemmgen.research.executor import LocalExecutor, visible_gpus
     from gemmgen.research.tune import Options, search
     from gemmgen.spec_file import load_specs
-    from gemmgen.target import H200
+    from gemmgen.target import hopper
     from gemmgen.version import __version__
 
     problems = [_problem(spec, path, m, n, k) for spec in load_specs(path) for m in rows]
@@ -55,7 +54,7 @@ def tune_plans(
             expected="torch with CUDA, and a GPU of compute capability 9.0",
         )
     gpu = gpus[0]
-    target = dataclasses.replace(H200, name=gpu.device, sms=gpu.sms)
+    target = hopper(gpu.device, gpu.sms)
     options = Options(seconds / len(problems), seed, rounds)
     executor = LocalExecutor(None, [gpu.visible])
     records = []

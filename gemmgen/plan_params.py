@@ -50,9 +50,8 @@ class KernelParam:
     source: str  # scalar: the dimension; else: name of the tensor argument
     dtype: str = "u32"  # tensor_map, pointer: of the tensor
     box: tuple[int, ...] = ()  # tensor_map: elements, contiguous axis first
-    fitted: tuple[
-        int, ...
-    ] = ()  # tensor_map: axis on which the box ends with the tensor; in steps of
+    # tensor_map: axis on which the box ends with the tensor, and the step in which it does
+    fitted: tuple[int, ...] = ()
     swizzle: Swizzle = Swizzle.NONE  # tensor_map
     l2_promotion: int = 0  # tensor_map: bytes, 0 for none
     written: bool = False  # pointer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 COMPUTE_CAPABILITY = (9, 0)  # of every Hopper GPU; sm_90a code runs on no other
@@ -31,6 +31,11 @@ H200 = Target("NVIDIA H200", "sm_90a", sms=132)
 H100 = Target("NVIDIA H100 80GB HBM3", "sm_90a", sms=132)
 H100_PCIE = Target("NVIDIA H100 PCIe", "sm_90a", sms=114)
 DEVICES = {device.name: device for device in (H200, H100, H100_PCIE)}
+
+
+def hopper(name: str, sms: int) -> Target:
+    """Any device of the architecture, by the name that its driver gives and its multiprocessors."""
+    return replace(H200, name=name, sms=sms)
 
 
 class Swizzle(Enum):

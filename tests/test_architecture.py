@@ -105,7 +105,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         *("errors", "version", "spec", "passes", "build", "cache", "doctor", "tables"),
         *("cli_bench", "cli_json", "cli_progress", "cli_report", "cli_sass", "cli_serving"),
-        *("cli_sweep", "cli_target", "cli_toolchain", "cli_tune"),
+        *("cli_sweep", "cli_target", "cli_toolchain", "cli_tune", "target"),
     },
     "__main__": {"cli"},
     "__init__": {"errors", "version", "plan", "render", "counters", "sealing"},

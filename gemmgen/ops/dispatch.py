@@ -31,7 +31,7 @@ from gemmgen.runtime.layout import LAYOUTS, TensorView
 from gemmgen.runtime.loading import refuse_capture
 from gemmgen.sealing import refuse_if_sealed
 from gemmgen.spec import GemmSpec
-from gemmgen.target import H200, Target
+from gemmgen.target import H200, Target, hopper
 
 REMEMBERED_LAUNCHES = 4096  # about 3 KB each
 
@@ -169,8 +169,8 @@ def target_of(device: int, num_sms: int | None) -> Target:
     target = H200
     if device >= 0:
         driver.initialize()
-        about = {"name": torch.cuda.get_device_name(device), "sms": driver.multiprocessors(device)}
-        target = replace(H200, **about)  # type: ignore[arg-type]
+        name = torch.cuda.get_device_name(device)
+        target = hopper(name, driver.multiprocessors(device))
     return target if num_sms is None else replace(target, sms=max(1, min(num_sms, target.sms)))
 
 

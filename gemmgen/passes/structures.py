@@ -252,8 +252,13 @@ def _a_stays(spec: GemmSpec, problem: Problem, m: int, n: int, sms: int) -> bool
     many = columns * min(rows, sms) >= LEAST_TILES_OF_A_ROW * sms
     # CTAs that change the row read different columns of B at the same time: 4608x32768x512 (24
     # rows) 178 us, with A in the stages 148; 13000x7168x512 (68 rows) 87 and 92 (H100).
-    even = MOST_IDLE * (sms % min(rows, sms)) <= sms or 2 * rows > sms
+    even = _evenly(rows, sms) or 2 * rows > sms
     return free and alone and fits and many and even
+
+
+def _evenly(rows: int, sms: int) -> bool:
+    """Whether the launch gives every row of tiles as many CTAs, and leaves others idle for it."""
+    return MOST_IDLE * (sms % rows) <= sms
 
 
 def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int, groups: int = 1) -> float:
@@ -263,8 +268,8 @@ def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int, groups: int =
     multiprocessors run faster when fewer are busy (measured: 0.38 + 0.62 of the share).
     """
     rows = groups * -(-m // s.tile_m)
-    if s.a_stationary and MOST_IDLE * (sms % rows) <= sms:
-        sms -= sms % rows  # every row of tiles has as many
+    if s.a_stationary and _evenly(rows, sms):
+        sms -= sms % rows
     full, rest = divmod(rows * -(-n // s.tile_n), sms)
     waves = full + (0.38 + 0.62 * rest / sms if rest and full else float(bool(rest)))
     return waves * s.tile_m * s.tile_n * (k + s.overhead_k) / s.rate

@@ -99,9 +99,8 @@ class DaskExecutor:
             try:
                 # Waits anew where a worker was lost with a result that nobody had fetched yet.
                 result = finished.result()
-            except (
-                BaseException
-            ) as error:  # dask's cancellations are no Exceptions in every version
+            # Dask's cancellations are no Exceptions in every version.
+            except BaseException as error:
                 if not self._closed:
                     failed(error)
             else:

@@ -8,7 +8,6 @@ runs; across them times are scaled by the peer that both have.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from gemmgen.passes.problem import admit
 from gemmgen.research.database import Database, Row
 from gemmgen.research.plan_space import UNTUNED
 from gemmgen.spec import GemmSpec
-from gemmgen.target import H200
+from gemmgen.target import hopper
 from gemmgen.tuned import DECISIONS, Entry, ShapeClass
 
 LEAST_GAIN = 0.03  # the best of many is partly luck, and peers repeat within 1 to 3 % between runs
@@ -79,7 +78,7 @@ def compare(database: Database) -> Iterator[Comparison]:
     for (_, text), rows in groups.items():
         try:
             request = GemmSpec(**yaml.safe_load(text))
-            target = dataclasses.replace(H200, name=rows[0]["device"], sms=rows[0]["sms"])
+            target = hopper(rows[0]["device"], rows[0]["sms"])
             own = lower(request, target, UNTUNED).name
         except GemmgenError:  # an older or a newer gemmgen made it
             continue

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from cuda.bindings import driver as cuda
 
 from gemmgen.errors import DeviceError
 from gemmgen.runtime import driver
-from gemmgen.target import H200, Target
+from gemmgen.target import H200, Target, hopper
 
 
 def names() -> list[str]:
@@ -25,4 +23,4 @@ def first_target() -> Target:
         name, *_ = names()
     except DeviceError:
         return H200
-    return replace(H200, name=name, sms=driver.multiprocessors(0))
+    return hopper(name, driver.multiprocessors(0))

@@ -21,6 +21,7 @@ import yaml
 from gemmgen.build import build_plans
 from gemmgen.errors import BenchError, GemmgenError, SpecError
 from gemmgen.passes import lower
+from gemmgen.plan import KernelPlan
 from gemmgen.research.bench import records
 from gemmgen.research.bench.job import TOGETHER, BuiltKernel, Case, Job
 from gemmgen.research.bench.problem import BenchProblem
@@ -41,8 +42,8 @@ class Request:
     """One problem and the specs of the kernels that compute it, by label."""
 
     problem: BenchProblem
-    target: Target  # that they are planned for
     specs: dict[str, GemmSpec] = field(default_factory=dict)
+    plans: dict[str, KernelPlan] = field(default_factory=dict)  # of these specs
     refused: dict[str, tuple[GemmSpec, GemmgenError]] = field(default_factory=dict)  # variants
 
 
@@ -80,12 +81,12 @@ def requests(
         for m, n, k in itertools.product(*(sizes.get(name, (None,)) for name in SIZES)):
             planned = _planned_for(spec, m)
             problem = BenchProblem.of(lower(planned, target), m, n, k)
-            request = found.setdefault(problem, Request(problem, target))
+            request = found.setdefault(problem, Request(problem))
             for keys, changes in variants.items():
                 label = _free(keys, number, planned, request)
                 varied = _planned_for(changed(spec, changes), m)
                 try:
-                    lower(varied, target)
+                    request.plans[label] = lower(varied, target)
                 except GemmgenError as error:
                     request.refused[label] = (varied, error)
                 else:
@@ -155,10 +156,7 @@ def _differing(first: GemmSpec, spec: GemmSpec) -> str:
 
 def build(requested: Sequence[Request], out: Path, advance: Callable[[], None]) -> list[Case]:
     """Build every kernel into a folder; one that fails takes its reason along."""
-    plans = [
-        lower(spec, request.target) for request in requested for spec in request.specs.values()
-    ]
-    once = {plan.name: plan for plan in plans}
+    once = {plan.name: plan for request in requested for plan in request.plans.values()}
     outcomes = build_plans(list(once.values()), out=out, progress=advance)
     failed = {
         name: outcome
@@ -170,7 +168,7 @@ def build(requested: Sequence[Request], out: Path, advance: Callable[[], None]) 
             request,
             [
                 BuiltKernel(label, spec.to_yaml(), None, str(failed[name]))
-                if (name := lower(spec, request.target).name) in failed
+                if (name := request.plans[label].name) in failed
                 else BuiltKernel(label, spec.to_yaml(), str(out / name))
                 for label, spec in request.specs.items()
             ],
@@ -188,7 +186,7 @@ def collect(requested: Sequence[Request], folders: Mapping[str, Path]) -> list[C
                 BuiltKernel(
                     ", ".join(filter(None, (version, label))),
                     spec.to_yaml(),
-                    str(folder / lower(spec, request.target).name),
+                    str(folder / request.plans[label].name),
                 )
                 for version, folder in folders.items()
                 for label, spec in request.specs.items()
