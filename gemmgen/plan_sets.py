@@ -82,6 +82,7 @@ _SPELLED: dict[str, Callable[[KernelPlan], Any]] = {
     "stages": lambda plan: plan.pipeline.stages,
     "unroll": lambda plan: plan.pipeline.unroll,
     "early_wait": lambda plan: plan.pipeline.early_wait,
+    "late_store": lambda plan: plan.store.late,
     "schedule": lambda plan: "a_stationary" if plan.pipeline.a_stationary else "auto",
     "l2_hint": lambda plan: L2Hints.model_validate(
         {operand.name: operand.l2_hint for operand in (plan.operand_a, plan.operand_b)}

@@ -23,6 +23,7 @@ class Store:
     scale_columns: int = 0  # of D that share a scale; 0: it has none
     largest: str = ""  # finite value of D's type, as C++ spells it
     corrections: int = 0  # of a quotient from a reciprocal, until it is what IEEE 754 says
+    late: bool = False  # a tile is stored while wgmma of the next are under way
 
     @property
     def odd_groups(self) -> bool:

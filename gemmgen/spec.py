@@ -232,6 +232,8 @@ class GemmSpec(_Model):
     """K tiles in one pass of the K loop."""
     early_wait: StrictBool | Auto = "auto"
     """Wait for the next stage and load its scales before promotion."""
+    late_store: StrictBool | Auto = "auto"
+    """Store a tile while the tensor cores begin the next."""
     promotion_interval: Size | Literal["none"] | Auto = "auto"
     """Elements of K that the tensor core sums by itself before FP32 totals take them over."""
     split_k: Size | Auto = "auto"

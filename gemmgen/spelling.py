@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gemmgen.grouping import Grouping
 from gemmgen.plan import KernelPlan, Operand, Scales
+from gemmgen.spelling_tma import TmaLoad, tma_load
 
 WIDTH = 100  # columns of a line
 
@@ -165,6 +166,7 @@ class Spelling:
             "mainloop",
             (
                 ("Totals& totals", "totals"),
+                *self._late_store,
                 ("Ring& ring", "ring"),
                 *(self._pointer(x) for x, s in self.scales if s.way == "ahead"),
                 ("Problem problem", "problem"),
@@ -177,6 +179,14 @@ class Spelling:
                 *[("uint32_t first_scale", "tile.m % 4")] * any_row,
             ),
         )
+
+    @property
+    def _late_store(self) -> tuple[tuple[str, str], ...]:
+        """What the store of the tile before needs."""
+        if not self._plan.store.late:
+            return ()
+        map_d, buffers = ("const TensorMap& map_d", "tensor_map_d"), ("uint32_t buffers", "buffers")
+        return (("const PackedTile& packed", "packed"), map_d, buffers, ("uint32_t& turn", "turn"))
 
     def mainloop_of(self, first_block_columns: int) -> str:
         """The call of the copy for one way to straddle scale blocks of B."""
@@ -298,7 +308,7 @@ class Spelling:
             (rank("a"), cluster.multicast_a, plan.operand_a.hinted),
             *((rank(f"scale_{x}"), False, False) for x, s in self.scales if s.way == "stage"),
         ]
-        return [_tma_load(*form) for form in dict.fromkeys(forms)]
+        return [tma_load(*form) for form in dict.fromkeys(forms)]
 
 
 def _scales_of_group(operand: str, scales: Scales) -> str:
@@ -309,39 +319,3 @@ def _scales_of_group(operand: str, scales: Scales) -> str:
         rows = f"ceil_div(problem.{axis}, kScaleBlock{axis.upper()})"
         return f"{rows} * ceil_div(problem.k, kScaleBlockK{upper})"
     return f"problem.{axis}" if scales.block_mn else "1"
-
-
-# --- TMA ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TmaLoad:
-    """The spelling of one form of `cp.async.bulk.tensor` into shared memory."""
-
-    function: str
-    rank: int  # of the tensor map
-    parameters: str  # after smem, map and barrier
-    modifiers: str
-    coordinates: str
-    operands: str
-    inputs: str  # after smem and the map
-
-    @property
-    def indent(self) -> str:
-        return " " * len(f"DEVICE void {self.function}(")
-
-
-def _tma_load(rank: int, multicast: bool, hinted: bool) -> TmaLoad:
-    extra = [("uint16_t", "h", "ctas")] * multicast + [("uint64_t", "l", "policy")] * hinted
-    values = [("uint32_t", "r", axis) for axis in "xyz"[:rank]]
-    inputs = [*values, ("uint32_t", "r", "barrier"), *extra]
-    operands = [f"[%{rank + 2}]", *(f"%{rank + 3 + i}" for i in range(len(extra)))]
-    return TmaLoad(
-        function="tma_multicast" if multicast else "tma_load",
-        rank=rank,
-        parameters=", ".join(f"{kind} {name}" for kind, _, name in (*values, *extra)),
-        modifiers=".multicast::cluster" * multicast + ".L2::cache_hint" * hinted,
-        coordinates=", ".join(f"%{2 + i}" for i in range(rank)),
-        operands=", ".join(operands),
-        inputs=", ".join(f'"{constraint}"({name})' for _, constraint, name in inputs),
-    )

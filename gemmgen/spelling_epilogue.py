@@ -41,8 +41,12 @@ def way_out(plan: KernelPlan, grouping: Grouping) -> dict[str, DeviceFunction]:
     d = [("Element* d", "d"), sizes] * grouping.clipped
     map_d = ("const TensorMap& map_d", "tensor_map_d")
     buffers = [("uint32_t buffers", "buffers"), ("uint32_t& turn", "turn")]
-    first = [("uint32_t row", "row"), column, lane]
-    functions += [
-        ("store_tile", [("const Totals& totals", "totals"), *of_d, map_d, *d, *buffers, *first])
-    ]
+    first = [("uint32_t row", "row"), column]
+    read = ("const Totals& totals", "totals")
+    if plan.store.late:
+        packed = ("PackedTile& packed", "packed")
+        last = [packed, read, *of_d, *d, *first, *[lane] * grouping.clipped]
+        functions += [("pack_tile", last)]
+    else:
+        functions += [("store_tile", [read, *of_d, map_d, *d, *buffers, *first, lane])]
     return {name: DeviceFunction(name, tuple(parameters)) for name, parameters in functions}

@@ -26,8 +26,8 @@ LEAST_ROWS = 16  # classes of M end at powers of two from here on
 
 # What a table may decide. The rest of a spec says what is computed, or is the user's alone.
 DECISIONS = (
-    *("tile", "cluster", "stages", "warpgroups", "schedule", "unroll", "early_wait", "split_k"),
-    *("swap_ab", "l2_hint", "raster", "sass"),
+    *("tile", "cluster", "stages", "warpgroups", "schedule", "unroll", "early_wait"),
+    *("late_store", "split_k", "swap_ab", "l2_hint", "raster", "sass"),
 )
 
 OTHERS = ("promotion_interval", "toolchain")  # what is asked for with these was not measured

@@ -62,6 +62,7 @@ buildable = st.fixed_dictionaries(
         "warpgroups": auto_or(layouts),
         "unroll": auto_or(st.integers(1, 8)),
         "early_wait": auto_or(st.booleans()),
+        "late_store": auto_or(st.booleans()),
         "split_k": auto_or(st.integers(1, 2)),
         "swap_ab": auto_or(st.booleans()),
         "raster": auto_or(st.integers(1, 40)),

@@ -145,6 +145,7 @@ WRONG = {
         "promotion_interval": "none",
         "early_wait": True,
     },
+    "no late store": {"d": {"dtype": "f32"}, "late_store": True},
 }
 
 

@@ -67,7 +67,7 @@ def test_plans_are_those_of_the_gpu_that_they_are_for(
 ) -> None:
     """An H100 may want another kernel than an H200: what was built elsewhere serves it."""
     spec = tmp_path / "wide.yaml"
-    spec.write_text(SPEC.replace("n: 2112", "n: 24576").replace("k: 7168", "k: 1536"))
+    spec.write_text(SPEC.replace("n: 2112", "n: 1536").replace("k: 7168", "k: 1536"))
     target = dataclasses.replace(H200, name=device)
     wanted = [plan.name for plan in plan_set(GemmSpec.from_yaml(spec), "4096", target)]
     elsewhere = dataclasses.replace(H200, name="NVIDIA H200" if device == H100 else H100)
@@ -89,12 +89,12 @@ def test_kernels_are_for_the_gpu_of_this_machine(
 
 def test_show_tells_what_another_gpu_takes(run: Run, tmp_path: Path) -> None:
     spec = tmp_path / "wide.yaml"
-    spec.write_text(SPEC.replace("n: 2112", "n: 24576").replace("k: 7168", "k: 1536"))
+    spec.write_text(SPEC.replace("n: 2112", "n: 1536").replace("k: 7168", "k: 1536"))
     shown = [run("show", spec, *options) for options in ([], ["--device", H100])]
     assert [code for code, *_ in shown] == [0, 0]
     first, second = (out for _, out, _ in shown)
     assert "t192x128x128" in first
-    assert "t128x256x128" in second
+    assert "t128x192x128" in second
 
 
 def test_a_gpu_of_unknown_size_is_refused(run: Run, spec: Path) -> None:

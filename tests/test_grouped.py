@@ -66,6 +66,7 @@ STRUCTURES: tuple[dict[str, Any], ...] = (
     {"tile": "64x64", "cluster": "2x1", "stages": 3},
     {"tile": "128x176"},
     {"tile": "128x256"},
+    {"tile": "64x64", "late_store": True},
     {"tile": "64x192"},
     {"tile": "16x64"},
     {"tile": "32x64", "warpgroups": "1x1x2", "split_k": 2},

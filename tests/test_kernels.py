@@ -60,6 +60,11 @@ STRUCTURES: tuple[tuple[dict[str, Any], tuple[int, int, int]], ...] = (
     ({"tile": "128x208"}, (100, 424, 128)),
     ({"tile": "128x256"}, (300, 520, 784)),
     ({"tile": "128x256", "early_wait": True, "unroll": 1}, (140, 264, 272)),
+    ({"tile": "128x256", "late_store": False}, (300, 520, 784)),
+    ({"tile": "128x256"}, (300, 776, 80)),
+    ({"tile": "192x128", "late_store": True}, (400, 264, 784)),
+    ({"tile": "256x128", "late_store": True}, (300, 392, 272)),
+    ({"tile": "64x128", "late_store": True, "cluster": "1x2", "stages": 2}, (130, 520, 272)),
     ({"tile": "192x128"}, (400, 264, 784)),
     ({"tile": "192x128", "early_wait": False, "stages": 2}, (200, 136, 400)),
     ({"tile": "192x176"}, (200, 360, 400)),
@@ -115,10 +120,13 @@ def test_one_kernel_takes_every_shape(m: int, n: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("late_store", [False, True], ids=["at once", "late"])
 @pytest.mark.parametrize("cluster", ["1x1", "2x1", "1x2"])
-def test_the_order_of_asynchronous_work_changes_nothing(cluster: str, seed: int) -> None:
+def test_the_order_of_asynchronous_work_changes_nothing(
+    cluster: str, late_store: bool, seed: int
+) -> None:
     """Bitwise equal under every schedule that the emulator draws; hazards raise."""
-    keys = {"tile": "64x64", "cluster": cluster, "stages": 2}
+    keys = {"tile": "64x64", "cluster": cluster, "stages": 2, "late_store": late_store}
     plan = lower(GemmSpec(**spec(n=136, k=400, **keys)))
     tensors = random_tensors(200, 136, 400)
     first = Launch(plan, ptx_of(plan), tensors).run(sms=2, seed=0)
@@ -127,7 +135,9 @@ def test_the_order_of_asynchronous_work_changes_nothing(cluster: str, seed: int)
 
 
 @pytest.mark.parametrize(
-    "keys", [{"tile": "128x128"}, {"tile": "64x192"}, {"tile": "192x128"}], ids=lambda k: k["tile"]
+    "keys",
+    [{"tile": "128x128"}, {"tile": "64x192"}, {"tile": "192x128"}, {"tile": "128x256"}],
+    ids=lambda k: k["tile"],
 )
 def test_tiles_agree_bit_for_bit(keys: dict[str, Any]) -> None:
     """The order of sums is along K in every structure, so the tile changes no bit."""

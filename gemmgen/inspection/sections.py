@@ -49,7 +49,8 @@ def find_sections(listing: Listing) -> tuple[Section, ...]:
         places = range(run[0], run[-1] + 1)
         if not any(is_wgmma(listing.code[index]) for index in places):
             for index in places:
-                if sections[index] is Section.MAINLOOP:
+                # Behind a branch, as after a late store, a run is in a block of its own.
+                if sections[index] in (Section.MAINLOOP, Section.OTHER):
                     sections[index] = Section.PROMOTION
     return tuple(sections)
 

@@ -87,7 +87,7 @@ def _lower_structure(
     )
     promotion = plan_promotion(problem, grouping, tile, cluster, warps, mma, interval, target)
     reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
-    store = choose_store(problem, grouping, tile, warps, mma, reduction)
+    store = choose_store(spec, problem, grouping, structure, tile, warps, mma, promotion, reduction)
     pipeline, store = choose_pipeline(
         spec,
         problem,
@@ -119,6 +119,7 @@ def _lower_structure(
         scheduler,
         operand_a,
         operand_b,
+        store,
     )
     return KernelPlan(
         name=name,

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 
 from gemmgen.errors import SpecError
-from gemmgen.plan import Cluster, Mma, Operand, Pipeline, Problem, Promotion, Scheduler, Tile, Warps
+from gemmgen.plan import (
+    Cluster,
+    Mma,
+    Operand,
+    Pipeline,
+    Problem,
+    Promotion,
+    Scheduler,
+    Store,
+    Tile,
+    Warps,
+)
 from gemmgen.spec import GemmSpec
 
 # C++20 keywords, and functions that NVRTC declares itself, that a name of letters, digits and `_`
@@ -38,6 +49,7 @@ def kernel_name(
     scheduler: Scheduler,
     operand_a: Operand,
     operand_b: Operand,
+    store: Store,
 ) -> str:
     """The spec's name as a C identifier, or one that spells every choice that shapes the kernel.
 
@@ -81,7 +93,7 @@ def kernel_name(
         f"{f'x{warps.consumers_k}' * (warps.consumers_k > 1)}"
         f"_c{cluster.m}x{cluster.n}{f'x{cluster.k}' * (cluster.k > 1)}"
         f"_s{pipeline.stages}_u{pipeline.unroll}"
-        f"{'_ew' if pipeline.early_wait else ''}_{order}{hints}{_code(spec)}"
+        f"{'_ew' * pipeline.early_wait}{'_late' * store.late}_{order}{hints}{_code(spec)}"
     )
 
 

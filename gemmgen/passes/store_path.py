@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.errors import SpecError
 from gemmgen.grouping import Grouping
-from gemmgen.plan import Mma, Problem, Reduction, Store, Tile, Warps
+from gemmgen.passes.structure import Structure
+from gemmgen.plan import Mma, Problem, Promotion, Reduction, Store, Tile, Warps
 from gemmgen.scaling import parse_granularity
+from gemmgen.spec import GemmSpec
 from gemmgen.target import Swizzle
 
 CORRECTIONS = 2  # of a quotient of FP32 numbers (Markstein, IBM J. Res. Dev. 34(1), 1990)
+LONGEST_K_AT_ONCE = 1280  # beside a scheduler of groups: 7168x512 would spill 108 bytes
 WARP_ROWS = 16  # rows of a wgmma accumulator that one warp holds
 
 
@@ -53,17 +57,30 @@ PATHS = {
 
 
 def choose_store(
+    spec: GemmSpec,
     problem: Problem,
     grouping: Grouping,
+    structure: Structure,
     tile: Tile,
     warps: Warps,
     mma: Mma,
+    promotion: Promotion,
     reduction: Reduction,
 ) -> Store:
     """Sums of parts leave from the registers that added them, all others through a buffer.
 
-    With swap_ab so do the rows of tiles that hold rows of several groups.
+    With swap_ab so do the rows of tiles that hold rows of several groups. Raises SpecError for a
+    late store that the spec asks for and that cannot be.
     """
+    at_once = _stored_at_once(problem, grouping, mma, promotion, reduction)
+    if spec.late_store is True and at_once:
+        raise SpecError(
+            "no late store here",
+            where="late_store",
+            expected="promoted totals that leave as pairs of 16-bit elements",
+            got=at_once,
+            fix="late_store: auto",
+        )
     if reduction.divided or (mma.swap_ab and grouping.clipped):
         return Store(
             direct=True,
@@ -78,7 +95,34 @@ def choose_store(
         )
     if mma.swap_ab:
         return _transposed(problem, tile, warps)
-    return _buffered(problem, tile, warps)
+    store = _buffered(problem, tile, warps)
+    return dataclasses.replace(store, late=structure.late_store and not at_once)
+
+
+def _stored_at_once(
+    problem: Problem, grouping: Grouping, mma: Mma, promotion: Promotion, reduction: Reduction
+) -> str:
+    """Why a tile cannot be stored beside the first wgmma of the next; empty when it can.
+
+    Its elements wait in registers, two in each. They fit because the next tile has no totals yet.
+    """
+    reasons = {
+        "sums of several warpgroups": reduction.divided,
+        "swap_ab": mma.swap_ab,
+        f"D of {problem.d}": DTYPES[problem.d].bytes != 2,
+        "groups along K, which may be empty": grouping.sliced,
+        "C, which waits in the same registers": problem.c is not None,
+        "sums that stay in the accumulators": promotion.kept,
+        "several promotions a K tile": promotion.parts > 1,
+        "a mainloop for every way to straddle scale blocks": promotion.straddles,
+        "a short K, or N and K at run time, beside a scheduler of groups": (
+            grouping.index is not None
+            and mma.waves_n > 1
+            and (problem.k <= LONGEST_K_AT_ONCE if problem.k else problem.n is None)
+        ),
+        "a scale a column of B": promotion.scales_b.way == "stage",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _transposed(problem: Problem, tile: Tile, warps: Warps) -> Store:

@@ -28,6 +28,7 @@ class Structure:
     warpgroups_k: int = 1
     split_k: int = 1
     a_stationary: bool = False
+    late_store: bool = False
     reason: str = ""
 
     @property

@@ -49,6 +49,7 @@ def space(spec: GemmSpec) -> dict[str, list[Any]]:
         "stages": ["auto", 3, 4, 5, 6, 8, 12],
         "unroll": ["auto", 1, 2, 4, 8],
         "early_wait": ["auto", True, False],
+        "late_store": ["auto", True, False],
         "raster": ["auto", 1, 2, 4, 8, 16, 32],
         "l2_hint.b": ["auto", "evict_normal", "evict_first"],
     }

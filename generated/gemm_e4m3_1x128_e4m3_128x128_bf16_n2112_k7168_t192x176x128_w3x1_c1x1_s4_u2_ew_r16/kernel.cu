@@ -362,28 +362,33 @@ DEVICE uint32_t pack(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 }
+using Fragment = float[4];  // totals of a thread, of 8 columns: pairs of two rows, 8 apart
+DEVICE uint32_t pair(const Fragment& fragment, uint32_t row) {
+  return pack(fragment[2 * row], fragment[2 * row + 1]);
+}
 // stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
 // i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
-DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float (&right)[4]) {
+DEVICE void store_matrices(uint32_t address, const Fragment& left, const Fragment& right) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], { %1, %2, %3, %4 };" ::"r"(address),
-               "r"(pack(left[0], left[1])), "r"(pack(left[2], left[3])),
-               "r"(pack(right[0], right[1])), "r"(pack(right[2], right[3])) : "memory");
+               "r"(pair(left, 0)), "r"(pair(left, 1)), "r"(pair(right, 0)), "r"(pair(right, 1))
+               : "memory");
 }
-DEVICE void store_matrices(uint32_t address, const float (&last)[4]) {
+DEVICE void store_matrices(uint32_t address, const Fragment& last) {
   asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], { %1, %2 };" ::"r"(address),
-               "r"(pack(last[0], last[1])), "r"(pack(last[2], last[3])) : "memory");
+               "r"(pair(last, 0)), "r"(pair(last, 1)) : "memory");
 }
 // 16 rows of kStoreColumns, from eight columns number `first` of the warpgroup on.
-DEVICE void write_box(uint32_t buffer, const RowTotals& totals, uint32_t first, uint32_t lane) {
+DEVICE void write_box(uint32_t buffer, const RowTotals& fragments, uint32_t first,
+                      uint32_t lane) {
   constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
   const uint32_t offset = lane % 16 * kRowBytes;
   const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
 #pragma unroll
   for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
-    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle), totals[first + j],
-                   totals[first + j + 1]);
+    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
+                   fragments[first + j], fragments[first + j + 1]);
   }
-  store_matrices(buffer + offset + 16 * (kMatrices - 1), totals[first + kMatrices - 1]);
+  store_matrices(buffer + offset + 16 * (kMatrices - 1), fragments[first + kMatrices - 1]);
 }
 
 DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,

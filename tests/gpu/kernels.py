@@ -142,6 +142,16 @@ STATIONARY: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "128x176": ({"tile": "128x176"}, (4096, 2112, 512)),
     "64x128": ({"tile": "64x128"}, (500, 24576, 1536)),
 }
+# Stored beside the next tile's wgmma: keys, and a problem that gives every CTA several tiles.
+LATE: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
+    "128x256": ({"tile": "128x256"}, (4100, 7176, 400)),
+    "128x256, one K tile": ({"tile": "128x256"}, (4100, 7176, 128)),
+    "128x256 2x1": ({"tile": "128x256", "cluster": "2x1"}, (4100, 7176, 400)),
+    "256x128": ({"tile": "256x128"}, (4100, 7176, 400)),
+    "192x128": ({"tile": "192x128"}, (4100, 7176, 400)),
+    "192x128, A stays": ({"tile": "192x128", "schedule": "a_stationary"}, (4096, 7176, 512)),
+    "64x64": ({"tile": "64x64"}, (1030, 7176, 400)),
+}
 # K divided: sums are added in another order, so the bits are those of no other structure.
 DIVIDED: dict[str, dict[str, Any]] = {
     **{f"swapped 16x64x{k}": {"tile": "16x64", "warpgroups": f"1x1x{k}"} for k in (2, 3, 4)},
@@ -165,6 +175,7 @@ GROUPED = {
     "contiguous": (4, 256, 584, 912),
     "contiguous_ends": (4, 300, 584, 912),
 }
+LATE_GROUPS: dict[str, Any] = {"tile": "128x128", "late_store": True}
 GROUPED_TILES = ("auto", "64x64", "128x176", "128x256", "16x64")
 
 
@@ -267,6 +278,11 @@ def stationary(name: str, schedule: str = "a_stationary") -> GemmSpec:
     return spec(n=n, k=k, expected_m=m, schedule=schedule, **keys)
 
 
+def late(name: str, late_store: bool = True) -> GemmSpec:
+    keys, (m, n, k) = LATE[name]
+    return spec(n=n, k=k, expected_m=m, **keys, late_store=late_store)
+
+
 def all_specs() -> list[GemmSpec]:
     """Every kernel once; two specs with one plan are one kernel."""
     specs = [
@@ -276,7 +292,9 @@ def all_specs() -> list[GemmSpec]:
         *(planned(*shape) for shape in PEER_SHAPES),
         *map(structure, STRUCTURES | DIVIDED),
         *(stationary(name, s) for name in STATIONARY for s in ("a_stationary", "cooperative")),
+        *(late(name, late_store) for name in LATE for late_store in (True, False)),
         *(grouped(grouping, tile) for grouping in GROUPED for tile in GROUPED_TILES),
+        *(grouped(grouping, **LATE_GROUPS) for grouping in GROUPED),
         *(leaving(way, tile) for way in WAYS_OUT for tile in WAY_OUT_TILES),
         *(leaving(way, n="dynamic", k="dynamic") for way in WAYS_OUT),
         *(leaving_group(way, grouping) for way in WAYS_OUT for grouping in GROUPED),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu.kernels import GROUPED, GROUPED_TILES, grouped, kernel
+from gpu.kernels import GROUPED, GROUPED_TILES, LATE_GROUPS, grouped, kernel
 from gpu.problem import LARGEST_ERROR
 
 from gemmgen import numerics
@@ -65,6 +65,19 @@ def test_groups(grouping: str, index, tile: str) -> None:
     poison_nobodys_rows(inputs, expected)
     d = torch.full(expected.shape, MARK, dtype=torch.bfloat16, device="cuda")
     kernel(grouped(grouping, tile))(*inputs, d)
+    assert_right(d, expected)
+
+
+@pytest.mark.parametrize(("grouping", "index"), CASES, ids=lambda value: str(value)[:30])
+def test_many_tiles_a_multiprocessor(grouping: str, index) -> None:
+    """What one tile leaves to the next: stages, buffers and a late store."""
+    inputs = operands(grouping, index)
+    expected = marked(numerics.grouped_reference(grouping, *inputs))
+    poison_nobodys_rows(inputs, expected)
+    gemm = kernel(grouped(grouping, **LATE_GROUPS))
+    assert gemm.plan.store.late
+    d = torch.full(expected.shape, MARK, dtype=torch.bfloat16, device="cuda")
+    gemm(*inputs, d, num_sms=3)
     assert_right(d, expected)
 
 

@@ -49,6 +49,7 @@ def test_what_the_spec_fixes_is_obeyed(keys: dict[str, Any]) -> None:
         "stages": plan.pipeline.stages,
         "unroll": plan.pipeline.unroll,
         "early_wait": plan.pipeline.early_wait,
+        "late_store": plan.store.late,
         "swap_ab": plan.mma.swap_ab,
     }
     for key, value in decided.items():
@@ -203,11 +204,11 @@ WINNERS = {
     (128, 4096, 7168): ("64x64", "1x1x2", "2x1x1"),
     (128, 7168, 2048): ("128x64", "2x1x1", "1x1x1"),
     (4096, 2112, 7168): ("192x176", "3x1x1", "1x1x1"),
-    (4096, 24576, 1536): ("192x128", "3x1x1", "1x1x1"),
+    (4096, 24576, 1536): ("128x256", "2x1x1", "1x1x1"),
     (4096, 7168, 16384): ("128x256", "2x1x1", "1x1x1"),
     (4096, 4096, 7168): ("128x256", "2x1x1", "1x1x1"),
     (4096, 7168, 2048): ("128x256", "2x1x1", "1x1x1"),
-    (8192, 8192, 8192): ("192x128", "3x1x1", "1x1x1"),
+    (8192, 8192, 8192): ("128x256", "2x1x1", "1x1x1"),
     (4096, 32768, 512): ("192x128 a_stationary", "3x1x1", "1x1x1"),
 }
 

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n32768_k512_t192x128x128_w3x1_c1x1_s6_u4_ew_astat
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n32768_k512_t192x128x128_w3x1_c1x1_s6_u4_ew_late_astat
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -306,6 +306,65 @@ DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
   }
 }
 
+// ---- A tile on its way out: through a buffer of the warp, by TMA, beside wgmma of the next ------
+constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
+
+DEVICE uint32_t pack(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+using Fragment = uint32_t[2];  // pairs of elements of a thread, of 8 columns: two rows, 8 apart
+using RowFragments = Fragment[kWarpgroupN / 8];
+DEVICE uint32_t pair(const Fragment& fragment, uint32_t row) { return fragment[row]; }
+// stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
+// i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
+DEVICE void store_matrices(uint32_t address, const Fragment& left, const Fragment& right) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], { %1, %2, %3, %4 };" ::"r"(address),
+               "r"(pair(left, 0)), "r"(pair(left, 1)), "r"(pair(right, 0)), "r"(pair(right, 1))
+               : "memory");
+}
+// 16 rows of kStoreColumns, from eight columns number `first` of the warpgroup on.
+DEVICE void write_box(uint32_t buffer, const RowFragments& fragments, uint32_t first,
+                      uint32_t lane) {
+  constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
+  const uint32_t offset = lane % 16 * kRowBytes;
+  const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
+#pragma unroll
+  for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
+    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
+                   fragments[first + j], fragments[first + j + 1]);
+  }
+}
+
+struct PackedTile {
+  RowFragments fragments[kWavesM];
+  uint32_t row, column;
+};
+constexpr uint32_t kNoRow = 0x7fffff00;  // of no tile: beyond D, where nothing is written
+
+constexpr uint32_t kWaves = kWavesM * kWavesN;
+
+// The share of the tile's boxes that goes beside one wave.
+DEVICE void store_boxes(const PackedTile& tile, const TensorMap& map_d, uint32_t buffers,
+                        uint32_t& turn, uint32_t wave, uint32_t lane) {
+  constexpr uint32_t kAcross = kWarpgroupN / kStoreColumns, kBoxes = kWavesM * kAcross;
+#pragma unroll
+  for (uint32_t box = 0; box < kBoxes; ++box) {
+    if (box * kWaves / kBoxes != wave) continue;
+    const uint32_t m = box / kAcross, column = box % kAcross * kStoreColumns;
+    const uint32_t buffer = buffers + turn * kBytesD;
+    turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
+    if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
+    __syncwarp();
+    write_box(buffer, tile.fragments[m], column / 8, lane);
+    // Written by threads, read by TMA: another proxy.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncwarp();
+    if (lane == 0) tma_store(map_d, buffer, tile.column + column, tile.row + m * kMmaM);
+  }
+}
+
 // ---- Mainloop: one warpgroup, the K tiles of one tile ---------------------------------------
 DEVICE uint32_t warpgroup_row(uint32_t warp) { return warp / 4 / kConsumersN * kWarpgroupM; }
 DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN * kWarpgroupN; }
@@ -315,8 +374,9 @@ DEVICE void release(Ring ring, uint32_t lane) {
   if (lane == 0) barrier_arrive(ring.empty());
 }
 
-DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem problem, uint32_t n,
-                     uint32_t warp, uint32_t lane) {
+DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& map_d,
+                     uint32_t buffers, uint32_t& turn, Ring& ring, const float* scale_b,
+                     Problem problem, uint32_t n, uint32_t warp, uint32_t lane) {
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
   const uint32_t row = warpgroup_row(warp), column = warpgroup_column(warp);  // within the tile
   const uint32_t first_a = descriptor_low(ring.base + kSmemA + row * kRowBytes, kLeadingA);
@@ -328,8 +388,12 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
   float accumulators[kAccumulators];
   load_scales_b(scales_b, scale_b, problem, n, 0);
   barrier_wait(ring.full(), ring.phase);
+  // The first K tile apart from the others: while its wgmma are under way the tile before leaves,
+  // whose elements are in registers that totals do not need yet.
+#pragma unroll
+  for (uint32_t first = 0; first < 2; ++first)
 #pragma unroll 4
-  for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile) {
+  for (uint32_t k_tile = first; k_tile < (first == 0 ? 1 : k_tiles); ++k_tile) {
     const uint32_t a = first_a + k_tile * (kBytesA / 16);
     const uint32_t b = first_b + ring.stage * (kBytesB / 16);
 #pragma unroll
@@ -343,6 +407,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
               descriptor(b + (wave_n * kMmaN * kRowBytes + step * kMmaBytesB) / 16), step > 0);
       }
       wgmma_commit();
+      if (first == 0) store_boxes(packed, map_d, buffers, turn, wave, lane);
       if (wave == 0) {  // while the tensor cores work
         load_scales_a(scales_a, ring.scale_a(k_tile) + scale_offset_a);
         multiply_scales(scales, scales_a, scales_b);
@@ -362,58 +427,23 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
   }
 }
 
-// ---- Epilogue: totals to bf16, through a buffer of the warp, out by TMA ---------------------
-// No warpgroup waits for another: the epilogue of one overlaps the wgmma of the others.
-using RowTotals = float[kWarpgroupN / 8][4];  // of two rows of a thread, 8 apart
-
-constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
-
-DEVICE uint32_t pack(float low, float high) {
-  uint32_t packed;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  return packed;
-}
-// stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
-// i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
-DEVICE void store_matrices(uint32_t address, const float (&left)[4], const float (&right)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], { %1, %2, %3, %4 };" ::"r"(address),
-               "r"(pack(left[0], left[1])), "r"(pack(left[2], left[3])),
-               "r"(pack(right[0], right[1])), "r"(pack(right[2], right[3])) : "memory");
-}
-// 16 rows of kStoreColumns, from eight columns number `first` of the warpgroup on.
-DEVICE void write_box(uint32_t buffer, const RowTotals& totals, uint32_t first, uint32_t lane) {
-  constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
-  const uint32_t offset = lane % 16 * kRowBytes;
-  const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
-#pragma unroll
-  for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
-    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle), totals[first + j],
-                   totals[first + j + 1]);
-  }
-}
-
-DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,
-                       uint32_t& turn, uint32_t row, uint32_t column, uint32_t lane) {
+// ---- Epilogue: totals to bf16, which leave beside the next tile's first wgmma -------------------
+DEVICE void pack_tile(PackedTile& packed, const Totals& totals, uint32_t row, uint32_t column) {
 #pragma unroll
   for (uint32_t wave = 0; wave < kWavesM; ++wave) {
 #pragma unroll
-    for (uint32_t first = 0; first < kWarpgroupN / 8; first += kStoreColumns / 8) {
-      const uint32_t buffer = buffers + turn * kBytesD;
-      turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
-      if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
-      __syncwarp();
-      write_box(buffer, totals[wave], first, lane);
-      // Written by threads, read by TMA: another proxy.
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      __syncwarp();
-      if (lane == 0) tma_store(map_d, buffer, column + 8 * first, row + wave * kMmaM);
+    for (uint32_t j = 0; j < kWarpgroupN / 8; ++j) {
+      const float(&t)[4] = totals[wave][j];
+      packed.fragments[wave][j][0] = pack(t[0], t[1]);
+      packed.fragments[wave][j][1] = pack(t[2], t[3]);
     }
   }
+  packed.row = row, packed.column = column;
 }
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n32768_k512_t192x128x128_w3x1_c1x1_s6_u4_ew_astat(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n32768_k512_t192x128x128_w3x1_c1x1_s6_u4_ew_late_astat(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
@@ -446,12 +476,19 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n32768_k512_t192x128x128_w3x1_c1x1_s6_u4_ew_as
     asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
     const uint32_t buffers = ring.base + kSmemD + warp * kStoreBuffers * kBytesD;
     uint32_t turn = 0;  // of the store buffers
+    PackedTile packed = {};  // the tile before, not stored yet
+    packed.row = kNoRow;
     while (tile.next()) {
       const uint32_t row = tile.m + warpgroup_row(warp) + warp % 4 * 16;
       const uint32_t column = tile.n + warpgroup_column(warp);
       Totals totals = {};
-      mainloop(totals, ring, scale_b, problem, column, warp, lane);
-      store_tile(totals, tensor_map_d, buffers, turn, row, column, lane);
+      mainloop(totals, packed, tensor_map_d, buffers, turn, ring, scale_b, problem, column, warp,
+               lane);
+      pack_tile(packed, totals, row, column);
+    }
+#pragma unroll
+    for (uint32_t wave = 0; wave < kWaves; ++wave) {
+      store_boxes(packed, tensor_map_d, buffers, turn, wave, lane);
     }
     if (lane == 0) tma_store_wait_read<0>();  // shared memory must stay until it is read
   }
