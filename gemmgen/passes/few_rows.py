@@ -95,9 +95,9 @@ def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
     split_k, warpgroups_k, stages, unroll = 1, 2, 8, 1
     if k > SHORT_K and tiles <= sms // 4:
         # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
-        split_k, warpgroups_k, stages, unroll = 2, 3, 15, 4
+        split_k, warpgroups_k, stages = 2, 3, 15
     elif k >= LEAST_SHARED_K and tiles <= sms // 2:
-        warpgroups_k, stages, unroll = 3, 12, 4
+        warpgroups_k, stages = 3, 12
     elif k <= SHORT_K:
         warpgroups_k, stages, unroll = 1, SHORT_K_STAGES, 4
     elif k >= LEAST_DIVIDED_K and wave_share(tiles, sms) < LEAST_WAVE_SHARE:
@@ -146,13 +146,14 @@ def divided_structures(
     one_wave = _tiles(n, 64, groups) * rows <= sms
     split_k = cluster_m = 1
     if tiles <= sms // 2:
-        warpgroups_k, split_k = 3, 2  # 64x2112x7168 10.2 us, 10.5 without the split (H100)
+        # 64x2112x7168 10.2 us, 10.5 without the split; unroll 1 9.9 us (H100).
+        tile, warpgroups_k, split_k = dataclasses.replace(tile, unroll=1), 3, 2
     elif tiles <= sms and rows == 2:
         # All rows in one CTA, half of K: fewer bytes for each. 128x2112x7168 11.0 us, in tiles of
         # 64 rows with the whole K 11.7, in clusters of two of them 11.4 (H100).
         tile, warpgroups_k, split_k = dataclasses.replace(both, early_wait=False), 1, 2
     elif tiles <= sms:
-        warpgroups_k = 3
+        tile, warpgroups_k = dataclasses.replace(tile, unroll=1), 3
     elif one_wave and rows == 2 and m <= MOST_UNSHARED_M:
         tile, warpgroups_k = both, 2
     elif one_wave and rows > 1:

@@ -93,9 +93,9 @@ def test_variants_are_keys_of_a_spec(text: str) -> None:
 
 
 def test_a_kernel_that_cannot_be_built_takes_its_reason_along(tmp_path, monkeypatch) -> None:
-    variants = {"": {}, "unroll: 1": {"unroll": 1}}
+    variants = {"": {}, "unroll: 2": {"unroll": 2}}
     requested = bench.requests([spec()], {"m": (64,)}, variants)
-    refused = bench.lower(requested[0].specs["unroll: 1"]).name
+    refused = bench.lower(requested[0].specs["unroll: 2"]).name
     Compilers(refused={refused}).install(monkeypatch)
     monkeypatch.setenv("GEMMGEN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr("gemmgen.build._check_registers", lambda *_: None)
@@ -107,7 +107,7 @@ def test_a_kernel_that_cannot_be_built_takes_its_reason_along(tmp_path, monkeypa
     assert (bad.folder, len(steps)) == (None, 2)
     assert bad.reason.startswith("ptxas refuses the PTX")
     (again,) = bench.collect(requested, {"": folder, "new": folder})
-    labels = ["", "unroll: 1", "new", "new, unroll: 1"]
+    labels = ["", "unroll: 2", "new", "new, unroll: 2"]
     assert [kernel.label for kernel in again.kernels] == labels
     assert again.kernels[2].folder == good.folder
 

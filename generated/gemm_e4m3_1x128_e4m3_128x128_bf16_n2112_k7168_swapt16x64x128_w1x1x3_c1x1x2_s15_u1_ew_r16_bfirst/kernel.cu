@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u1_ew_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -340,7 +340,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, const float
     barrier_wait(ring.full(), ring.phase);
     load_scales_a(scales_a, ring.scale_a() + reads.scales_a);
   }
-#pragma unroll 4
+#pragma unroll 1
   for (; k_tile < k_tiles; k_tile += kConsumersK) {
     const uint32_t a = reads.a + ring.stage * (kBytesA / 16);
     const uint32_t b = reads.b + ring.stage * (kBytesB / 16);
@@ -427,7 +427,7 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u4_ew_r16_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u1_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
