@@ -96,7 +96,12 @@ def choose_store(
     if mma.swap_ab:
         return _transposed(problem, tile, warps)
     store = _buffered(problem, tile, warps)
-    return dataclasses.replace(store, late=structure.late_store and not at_once)
+    if not structure.late_store:
+        return store
+    if at_once:
+        return dataclasses.replace(store, reason=f"{store.reason}; at once: {at_once}")
+    reason = f"{store.reason}; late: while wgmma of the next tile are under way"
+    return dataclasses.replace(store, late=True, reason=reason)
 
 
 def _stored_at_once(

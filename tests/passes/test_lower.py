@@ -253,6 +253,33 @@ def test_when_a_stays_in_shared_memory(keys: dict[str, Any], stays: bool) -> Non
     assert (plan.launch.most_idle > 0) == stays
 
 
+@pytest.mark.parametrize(
+    ("keys", "late"),
+    [
+        ({}, True),
+        ({"expected_m": 1024}, False),  # one wave of tiles: nothing comes after one
+        ({"expected_m": 1024, "late_store": True}, True),
+        ({"late_store": False}, False),
+        ({"tile": "192x128"}, False),  # three warpgroups hide each other's stores
+        ({"tile": "192x128", "late_store": True}, True),
+        ({"tile": "128x176"}, False),  # straddles scale blocks
+        ({"d": {"dtype": "f32"}}, False),
+        ({"a": {"dtype": "bf16"}, "b": {"dtype": "bf16"}}, False),
+        ({"accumulate": True}, False),
+        ({"epilogue": ["relu"]}, True),
+        ({"n": 32768, "k": 512}, True),  # A stays
+        ({"grouping": "masked", "groups": 6, "expected_m": 1024}, True),
+        ({"grouping": "masked", "groups": 6, "expected_m": 1024, "k": 512}, False),
+        ({"grouping": "masked", "groups": 2, "expected_m": 512}, False),  # one wave
+    ],
+    ids=str,
+)
+def test_when_a_tile_is_stored_late(keys: dict[str, Any], late: bool) -> None:
+    plan = lower(GemmSpec(**spec(**{"n": 4096, "k": 7168, "expected_m": 4096, **keys})))
+    assert plan.store.late == late
+    assert ("; late: " in plan.store.reason) == late
+
+
 @pytest.mark.parametrize("m", [1, 64, 65, 128, 129, 512, 4096, 100_000])
 @pytest.mark.parametrize("n", [8, 576, 7168, 129_280, "dynamic"])
 @pytest.mark.parametrize("k", [16, 512, 7168, "dynamic"])
