@@ -353,7 +353,8 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
 
 // ---- Epilogue: totals to bf16, through a buffer of the warp, out by TMA ---------------------
 // No warpgroup waits for another: the epilogue of one overlaps the wgmma of the others.
-using RowTotals = float[kWarpgroupN / 8][4];  // of two rows of a thread, 8 apart
+using Fragment = float[4];  // totals of a thread, of 8 columns: pairs of two rows, 8 apart
+using RowFragments = Fragment[kWarpgroupN / 8];
 
 constexpr uint32_t kStoreSwizzleMask = 0;  // of 16-byte chunks within a row
 
@@ -362,7 +363,6 @@ DEVICE uint32_t pack(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 }
-using Fragment = float[4];  // totals of a thread, of 8 columns: pairs of two rows, 8 apart
 DEVICE uint32_t pair(const Fragment& fragment, uint32_t row) {
   return pack(fragment[2 * row], fragment[2 * row + 1]);
 }
@@ -378,17 +378,16 @@ DEVICE void store_matrices(uint32_t address, const Fragment& last) {
                "r"(pair(last, 0)), "r"(pair(last, 1)) : "memory");
 }
 // 16 rows of kStoreColumns, from eight columns number `first` of the warpgroup on.
-DEVICE void write_box(uint32_t buffer, const RowTotals& fragments, uint32_t first,
-                      uint32_t lane) {
+DEVICE void write_box(uint32_t buffer, const RowFragments& rows, uint32_t first, uint32_t lane) {
   constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
   const uint32_t offset = lane % 16 * kRowBytes;
   const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
 #pragma unroll
   for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
-    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
-                   fragments[first + j], fragments[first + j + 1]);
+    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle), rows[first + j],
+                   rows[first + j + 1]);
   }
-  store_matrices(buffer + offset + 16 * (kMatrices - 1), fragments[first + kMatrices - 1]);
+  store_matrices(buffer + offset + 16 * (kMatrices - 1), rows[first + kMatrices - 1]);
 }
 
 DEVICE void store_tile(const Totals& totals, const TensorMap& map_d, uint32_t buffers,

@@ -294,6 +294,9 @@ DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
 }
 
 // ---- A tile on its way out: through a buffer of the warp, by TMA, beside wgmma of the next ------
+using Fragment = uint32_t[2];  // pairs of elements of a thread, of 8 columns: two rows, 8 apart
+using RowFragments = Fragment[kWarpgroupN / 8];
+
 constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 DEVICE uint32_t pack(float low, float high) {
@@ -301,8 +304,6 @@ DEVICE uint32_t pack(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 }
-using Fragment = uint32_t[2];  // pairs of elements of a thread, of 8 columns: two rows, 8 apart
-using RowFragments = Fragment[kWarpgroupN / 8];
 DEVICE uint32_t pair(const Fragment& fragment, uint32_t row) { return fragment[row]; }
 // stmatrix writes 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix
 // i / 8. Matrices 0 and 1 are rows 0-7 and 8-15 of eight columns, 2 and 3 of the next eight.
@@ -312,15 +313,14 @@ DEVICE void store_matrices(uint32_t address, const Fragment& left, const Fragmen
                : "memory");
 }
 // 16 rows of kStoreColumns, from eight columns number `first` of the warpgroup on.
-DEVICE void write_box(uint32_t buffer, const RowFragments& fragments, uint32_t first,
-                      uint32_t lane) {
+DEVICE void write_box(uint32_t buffer, const RowFragments& rows, uint32_t first, uint32_t lane) {
   constexpr uint32_t kRowBytes = 2 * kStoreColumns, kMatrices = kStoreColumns / 8;
   const uint32_t offset = lane % 16 * kRowBytes;
   const uint32_t swizzle = (offset >> 7 & kStoreSwizzleMask) << 4;
 #pragma unroll
   for (uint32_t j = 0; j + 1 < kMatrices; j += 2) {
-    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle),
-                   fragments[first + j], fragments[first + j + 1]);
+    store_matrices(buffer + offset + ((16 * j + lane / 16 * 16) ^ swizzle), rows[first + j],
+                   rows[first + j + 1]);
   }
 }
 
@@ -329,7 +329,6 @@ struct PackedTile {
   uint32_t row, column;
 };
 constexpr uint32_t kNoRow = 0x7fffff00;  // of no tile: beyond D, where nothing is written
-
 constexpr uint32_t kWaves = kWavesM * kWavesN;
 
 // The share of the tile's boxes that goes beside one wave.
@@ -339,16 +338,16 @@ DEVICE void store_boxes(const PackedTile& tile, const TensorMap& map_d, uint32_t
 #pragma unroll
   for (uint32_t box = 0; box < kBoxes; ++box) {
     if (box * kWaves / kBoxes != wave) continue;
-    const uint32_t m = box / kAcross, column = box % kAcross * kStoreColumns;
+    const uint32_t m = box / kAcross, first = box % kAcross * (kStoreColumns / 8);
     const uint32_t buffer = buffers + turn * kBytesD;
     turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
     if (lane == 0) tma_store_wait_read<kStoreBuffers - 1>();
     __syncwarp();
-    write_box(buffer, tile.fragments[m], column / 8, lane);
+    write_box(buffer, tile.fragments[m], first, lane);
     // Written by threads, read by TMA: another proxy.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncwarp();
-    if (lane == 0) tma_store(map_d, buffer, tile.column + column, tile.row + m * kMmaM);
+    if (lane == 0) tma_store(map_d, buffer, tile.column + 8 * first, tile.row + m * kMmaM);
   }
 }
 
