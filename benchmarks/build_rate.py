@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from sweep_gpus import sweep
 
 from gemmgen.research.bench.records import append, new_run, now
 from gemmgen.version import __version__
@@ -26,17 +27,11 @@ RESULTS = Path(__file__).parent / "results" / "build-rate.jsonl"
 def main() -> None:
     (definition,) = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "gemmgen", "sweep", definition, "--no-gpu", "--json"]
         load, start, before = os.getloadavg()[0], time.monotonic(), cpu_seconds()
-        done = subprocess.run(
-            [*command, "--db", f"{folder}/results.db"],
-            env={**os.environ, "GEMMGEN_CACHE_DIR": f"{folder}/cache"},
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-        )
+        path, cache = Path(folder, "results.db"), f"{folder}/cache"
+        counts = sweep(Path(definition), path, "--no-gpu", GEMMGEN_CACHE_DIR=cache)
         seconds, cpu = time.monotonic() - start, cpu_seconds() - before
-    built = json.loads(done.stdout.splitlines()[-1])["built"]
+    built = counts["built"]
     line = {
         **{"mode": "build rate", "run": new_run(), "when": now(), "gemmgen": __version__},
         **{"sweep": Path(definition).name, "built": built, "cores": len(os.sched_getaffinity(0))},

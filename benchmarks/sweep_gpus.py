@@ -118,7 +118,8 @@ def runs(
         shutil.copyfile(built, path)
         visible = ",".join(gpu.visible for gpu in used)
         start = time.monotonic()
-        counts = sweep(asked.definition, path, "--rounds", str(asked.rounds), visible=visible)
+        rounds = ("--rounds", str(asked.rounds))
+        counts = sweep(asked.definition, path, *rounds, CUDA_VISIBLE_DEVICES=visible)
         seconds = time.monotonic() - start
         yield {
             **{"when": now(), "gpus": len(used), "gpus_that_timed": gpus_that_timed(path)},
@@ -126,12 +127,11 @@ def runs(
         }
 
 
-def sweep(definition: Path, path: Path, *options: str, visible: str | None = None) -> Line:
-    """The counts of `gemmgen sweep`."""
-    gpus = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+def sweep(definition: Path, path: Path, *options: str, **environment: str) -> Line:
+    """The counts of `gemmgen sweep`, run with these variables, too."""
     done = subprocess.run(
         [*SWEEP, str(definition), "--db", str(path), *options, "--json"],
-        env={**os.environ, **gpus},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         check=True,
         text=True,

@@ -24,13 +24,14 @@ import gemmgen
 from gemmgen import artifact, numerics, sass_patch
 from gemmgen.research.bench.records import append, new_run, now, results_file
 from gemmgen.runtime import load_kernel
+from gemmgen.target import H200
 from gemmgen.toolchain import compile_cuda, find_toolchain
 
-TILES, WARPGROUPS, READS = 64, 4, 3  # of a CTA, of a tile, of a warpgroup
+CTAS, TILES, WARPGROUPS, READS = H200.sms, 64, 4, 3  # of a launch, of a CTA, of a tile, of one
 FLOPS_A_CYCLE = 8192  # of the tensor cores of a multiprocessor, FP8
 FLUSH_BYTES = 256 << 20
 CLOCK = f"""
-extern "C" __device__ long long CLOCKS[132][{WARPGROUPS}][{TILES}][{READS}];
+extern "C" __device__ long long CLOCKS[{CTAS}][{WARPGROUPS}][{TILES}][{READS}];
 DEVICE void read_clock(uint32_t warp, uint32_t number, uint32_t read) {{
   if (threadIdx.x % 128 || number >= {TILES}) return;
   long long now;
@@ -110,7 +111,7 @@ def read(kernel: gemmgen.GemmKernel) -> torch.Tensor:
     _, module = cuda.cuFuncGetModule(cuda.CUfunction(loaded.function))
     status, address, size = cuda.cuModuleGetGlobal(module, b"CLOCKS")
     assert status == cuda.CUresult.CUDA_SUCCESS, status
-    clocks = torch.zeros(132, WARPGROUPS, TILES, READS, dtype=torch.int64)
+    clocks = torch.zeros(CTAS, WARPGROUPS, TILES, READS, dtype=torch.int64)
     cuda.cuMemcpyDtoH(clocks.data_ptr(), address, size)
     return clocks
 

@@ -142,18 +142,19 @@ def divided_structures(
         "few rows, long K: the weights stream through {} tiles of {}x{}, "
         "{} warpgroups for the K of each"
     )
+    thirds = dataclasses.replace(tile, unroll=1)
     both = dataclasses.replace(tile, tile_m=128, warpgroups_m=2, most_stages=8)
     one_wave = _tiles(n, 64, groups) * rows <= sms
     split_k = cluster_m = 1
     if tiles <= sms // 2:
         # 64x2112x7168 10.2 us, 10.5 without the split; unroll 1 9.9 us (H100).
-        tile, warpgroups_k, split_k = dataclasses.replace(tile, unroll=1), 3, 2
+        tile, warpgroups_k, split_k = thirds, 3, 2
     elif tiles <= sms and rows == 2:
         # All rows in one CTA, half of K: fewer bytes for each. 128x2112x7168 11.0 us, in tiles of
         # 64 rows with the whole K 11.7, in clusters of two of them 11.4 (H100).
         tile, warpgroups_k, split_k = dataclasses.replace(both, early_wait=False), 1, 2
     elif tiles <= sms:
-        tile, warpgroups_k = dataclasses.replace(tile, unroll=1), 3
+        tile, warpgroups_k = thirds, 3
     elif one_wave and rows == 2 and m <= MOST_UNSHARED_M:
         tile, warpgroups_k = both, 2
     elif one_wave and rows > 1:

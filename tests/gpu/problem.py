@@ -72,6 +72,20 @@ def assert_right(kernel, problem: Problem, expected: torch.Tensor) -> torch.Tens
     return result
 
 
+def assert_repeatable(
+    kernel, problem: Problem, expected: torch.Tensor, num_sms: int | None = None
+) -> None:
+    """D is right, and a thousand launches give the same bits."""
+    first = assert_right(kernel, problem, expected)
+    d = torch.empty_like(first)
+    different = torch.zeros((), dtype=torch.int64, device="cuda")
+    for _ in range(1000):
+        d.fill_(torch.nan)
+        kernel(*problem.inputs, d, num_sms=num_sms)
+        different += (d.view(torch.int16) != first.view(torch.int16)).sum()
+    assert not different.item()
+
+
 def cublaslt(problem: Problem) -> torch.Tensor:
     """D by cuBLASLt with 1x128 and 128x128 scales. Raises where it refuses the shape.
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import pytest
 import torch
 from gpu.kernels import STATIONARY, kernel, stationary
-from gpu.problem import assert_right, known_problem
+from gpu.problem import assert_repeatable, assert_right, known_problem
 
 from gemmgen import numerics
 
 pytestmark = pytest.mark.gpu
-
-REPEATS = 1000
 
 
 @pytest.mark.parametrize("name", STATIONARY)
@@ -34,11 +32,4 @@ def test_the_bits_of_the_cooperative_kernel(name: str) -> None:
 @pytest.mark.parametrize("num_sms", [None, 131, 50])
 @pytest.mark.parametrize("name", ["192x128", "192x128, ragged"])
 def test_a_thousand_launches(name: str, num_sms: int | None) -> None:
-    problem, expected = known_problem(*STATIONARY[name][1])
-    gemm = kernel(stationary(name))
-    first = assert_right(gemm, problem, expected)
-    d, different = torch.empty_like(first), torch.zeros((), dtype=torch.int64, device="cuda")
-    for _ in range(REPEATS):
-        gemm(*problem.inputs, d.fill_(torch.nan), num_sms=num_sms)
-        different += (d.view(torch.int16) != first.view(torch.int16)).sum()
-    assert not different.item()
+    assert_repeatable(kernel(stationary(name)), *known_problem(*STATIONARY[name][1]), num_sms)

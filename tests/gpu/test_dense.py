@@ -32,6 +32,7 @@ from gpu.problem import (
     LARGEST_ERROR,
     LARGEST_ERROR_F32,
     Problem,
+    assert_repeatable,
     assert_right,
     cublaslt,
     known_problem,
@@ -205,17 +206,6 @@ def test_a_thousand_launches_give_the_same_bits(shape: tuple[int, int, int]) -> 
 def test_divided_k_gives_the_same_bits_a_thousand_times(name: str, m: int) -> None:
     """A tile a CTA, and several: then parts are handed over in memory that was used before."""
     assert_repeatable(kernel(structure(name)), *known_problem(m, STRUCTURE_N, STRUCTURE_K))
-
-
-def assert_repeatable(gemm: GemmKernel, problem: Problem, expected: torch.Tensor) -> None:
-    first = assert_right(gemm, problem, expected)
-    d = torch.empty_like(first)
-    different = torch.zeros((), dtype=torch.int64, device="cuda")
-    for _ in range(1000):
-        d.fill_(torch.nan)
-        gemm(*problem.inputs, d)
-        different += (d.view(torch.int16) != first.view(torch.int16)).sum()
-    assert not different.item()
 
 
 # --- Launches -----------------------------------------------------------------------------------

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from gpu.kernels import LATE, kernel, late
-from gpu.problem import assert_right, known_problem
+from gpu.problem import assert_repeatable, assert_right, known_problem
 
 from gemmgen import numerics
 
 pytestmark = pytest.mark.gpu
-
-REPEATS = 1000
 
 
 @pytest.mark.parametrize("name", LATE)
@@ -26,11 +23,4 @@ def test_the_bits_of_a_tile_stored_at_once(name: str) -> None:
 
 @pytest.mark.parametrize("num_sms", [None, 50])
 def test_a_thousand_launches(num_sms: int | None) -> None:
-    problem, expected = known_problem(*LATE["128x256"][1])
-    gemm = kernel(late("128x256"))
-    first = assert_right(gemm, problem, expected)
-    d, different = torch.empty_like(first), torch.zeros((), dtype=torch.int64, device="cuda")
-    for _ in range(REPEATS):
-        gemm(*problem.inputs, d.fill_(torch.nan), num_sms=num_sms)
-        different += (d.view(torch.int16) != first.view(torch.int16)).sum()
-    assert not different.item()
+    assert_repeatable(kernel(late("128x256")), *known_problem(*LATE["128x256"][1]), num_sms)

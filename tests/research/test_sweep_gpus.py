@@ -132,7 +132,7 @@ def test_gpus_that_show_nothing_are_refused_before_anything_runs(
 def test_a_results_file_that_lacks_builds_or_has_times_is_refused(
     benchmark: ModuleType, run: Run, asked: Path, built: Path, tmp_path: Path
 ) -> None:
-    benchmark.sweep(asked, built, visible="4")
+    benchmark.sweep(asked, built, CUDA_VISIBLE_DEVICES="4")
     with pytest.raises(SystemExit, match="without times, got 24 timed"):
         run(asked, "--db", built)
     other = tmp_path / "other.yaml"
