@@ -340,8 +340,8 @@ SABOTAGE: dict[str, tuple[dict[str, Any], str, str]] = {
     "an operation left out": ({"epilogue": ("relu",)}, "x = x < 0 ? 0 : x;", ""),
     "odd rows as even ones": (
         {"d": Frozen(dtype="f32")},
-        "totals[first + (j ^ 2)]",
-        "totals[first + j]",
+        "rows[first + (j ^ 2)]",
+        "rows[first + j]",
     ),
 }
 
