@@ -20,6 +20,7 @@ class Target:
     name: str
     architecture: str
     sms: int  # multiprocessors; only the planner's sense of a wave, a kernel runs on any count
+    memory: float  # TB/s that the data sheet gives; only for the planner, too
     shared_memory: int = 232_448  # a CTA's dynamic shared memory, opted in (227 KB)
     registers: int = 65_536  # of one multiprocessor
     cluster_size: int = 8  # largest portable cluster
@@ -27,15 +28,15 @@ class Target:
     tma_alignment: int = 16  # bytes: global addresses and strides of a tensor map
 
 
-H200 = Target("NVIDIA H200", "sm_90a", sms=132)
-H100 = Target("NVIDIA H100 80GB HBM3", "sm_90a", sms=132)
-H100_PCIE = Target("NVIDIA H100 PCIe", "sm_90a", sms=114)
+H200 = Target("NVIDIA H200", "sm_90a", sms=132, memory=4.8)
+H100 = Target("NVIDIA H100 80GB HBM3", "sm_90a", sms=132, memory=3.35)
+H100_PCIE = Target("NVIDIA H100 PCIe", "sm_90a", sms=114, memory=2.0)
 DEVICES = {device.name: device for device in (H200, H100, H100_PCIE)}
 
 
 def hopper(name: str, sms: int) -> Target:
     """Any device of the architecture, by the name that its driver gives and its multiprocessors."""
-    return replace(H200, name=name, sms=sms)
+    return replace(DEVICES.get(name, H200), name=name, sms=sms)
 
 
 class Swizzle(Enum):

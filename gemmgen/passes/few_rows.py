@@ -1,53 +1,210 @@
-"""Few rows: weights on wgmma's M axis (swap-AB), and K that several warpgroups share.
+"""Up to 128 rows: which structure streams the weights fastest.
 
-Every weight is read once, so what counts is that the stream of weights never waits: as many CTAs as
-it takes to draw it, and several warpgroups on alternate K tiles where one is too slow for its
-share. Rules and thresholds come from measurements on an H200 and an H100 (docs/kernel-notes.md).
+Every weight is read once. What it takes is the time of one CTA's K tiles, or that of drawing
+the weights from memory, where it is longer; so one wave of wide tiles beats a wave and a tenth of
+narrow ones, and where few tiles cover N, several warpgroups or two CTAs share the K of each. Below
+64 rows the weights may lie on wgmma's M axis (swap-AB).
+
+One row of `STREAMED` is one structure and its rates, fitted by benchmarks/fit_planner.py to times
+of an H200; with less memory bandwidth they choose right on an H100, too (docs/kernel-notes.md).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
 
 from gemmgen.dtypes import DTYPES
 from gemmgen.passes.structure import Structure
 from gemmgen.spec import GemmSpec
+from gemmgen.target import H200, Target
 
+MOST_ROWS = 128
 LEAST_UNSWAPPED_M = 64  # rows of the smallest tile with A on wgmma's M axis
 MMA_COLUMNS = 8  # of wgmma's N axis: the step in which rows of A are computed, swapped
 MMA_ROWS = 64  # of its M axis: columns of D of one warpgroup, swapped
 TILE_K = 128  # one block of scales
-WIDTHS = (128, 192, 256)  # columns of tiles with warpgroups side by side, if they are asked for
-
-# Swapped kernels win up to 32 rows; up to 64 where K is long and one wave of 64 columns fills more
-# than half of the multiprocessors; up to 24 where others divide K: 32x4096x7168 15.1 us, if not
-# swapped 14.6 (H100).
-MOST_SWAPPED_M, MOST_SWAPPED_M_OF_DIVIDED = 32, 24
-LONG_K = 8192
-# Up to here K needs no division, and a short first burst of loads beats a deep ring: 8x24576x1536
-# 16.6 us, with twelve stages 17.2, in tiles of 192 columns 19.2 (H100).
-SHORT_K, SHORT_K_STAGES = 2048, 6
-MOST_UNSHARED_M = 96  # 96x4096x7168 16.2 us, 16.5 in two rows of tiles; with 112 rows 16.7, 15.9
-LEAST_DIVIDED_K = 4096  # below, tiles that are not swapped have their K to themselves
-LEAST_SHARED_K = 1024  # of few swapped tiles: 24x3072x1536 5.4 us, not shared 5.7 (H100)
-LEAST_WAVE_SHARE = 0.7
-DIVIDED_COLUMNS, DIVIDED_STAGES = 32, 12
+WIDE_WAVES = 0.85  # of 192 columns: with more of them 64 columns draw faster, if not by much
+SHARED_STAGES = 12  # where warpgroups take K tiles in turn
+SHARPNESS = 4  # of the two limits of a K tile the longer counts; where they are close, both do
 
 
-def swap_wins(spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int) -> bool:
-    """Whether a swapped kernel is the faster one, and can obey what the spec fixes."""
-    if not _may_swap(spec):
+@dataclass(frozen=True)
+class Streamed:
+    """A structure for few rows and what it takes. Times in us, of an H200."""
+
+    structure: Structure
+    least_m: int
+    most_m: int
+    fixed: float  # until the first loads arrive
+    tile: float  # of a tile, beside its K tiles,
+    tile_rows: float  # and as much more for 64 rows of A
+    k_tile: float  # of a K tile of 128, in one CTA,
+    k_tile_rows: float  # and as much more for 64 rows of A
+    stream: float  # bytes of B in a us that all CTAs together draw from memory, in millions
+    most_waves: float = math.inf  # of its CTAs for which the rates hold
+
+    def of(self, m: int) -> Structure:
+        """The structure for so many rows: swapped tiles are as high as the problem."""
+        if not self.structure.swap_ab:
+            return self.structure
+        height = -(-m // MMA_COLUMNS) * MMA_COLUMNS
+        return dataclasses.replace(self.structure, tile_m=height)
+
+    def predicted(self, m: int, n: int, k: int, groups: int, target: Target) -> float:
+        """us for so many groups of m x n x k."""
+        s = self.of(m)
+        full, rest, sms = self._waves(m, n, groups, target.sms)
+        k_tiles = -(-k // (TILE_K * s.split_k))
+        of_64 = min(m, s.tile_m) / 64
+        compute = self.k_tile + self.k_tile_rows * of_64
+        # Rows of tiles read the same columns of B at about the same time.
+        loaded = s.tile_n * TILE_K / -(-m // s.tile_m) / 1e6
+        stream = self.stream * target.memory / H200.memory
+
+        def wave(ctas: int) -> float:
+            drawn = loaded * ctas / stream
+            longer: float = (compute**SHARPNESS + drawn**SHARPNESS) ** (1 / SHARPNESS)
+            return k_tiles * longer + self.tile + self.tile_rows * of_64
+
+        return self.fixed + full * wave(sms) + (wave(rest) if rest else 0.0)
+
+    def suits(self, m: int, n: int, groups: int, sms: int) -> bool:
+        """Whether its rates hold for so many rows and tiles."""
+        full, rest, sms = self._waves(m, n, groups, sms)
+        return self.least_m <= m <= self.most_m and full * sms + rest <= self.most_waves * sms
+
+    def _waves(self, m: int, n: int, groups: int, sms: int) -> tuple[int, int, int]:
+        """Full waves, CTAs of the last, and as many as are resident."""
+        s = self.of(m)
+        together = s.cluster_m * s.split_k
+        sms -= sms % together
+        ctas = groups * -(-m // s.tile_m) * -(-n // s.tile_n) * s.split_k
+        return *divmod(ctas, sms), sms
+
+
+def swapped_structure(tile_m: int, tile_n: int, tile_k: int) -> Structure:
+    """The usual swapped structure of a tile, one sum along K."""
+    side_by_side = max(tile_n // MMA_ROWS, 1)
+    usual = _swapped(side_by_side)
+    return dataclasses.replace(usual, tile_m=tile_m, tile_n=tile_n, tile_k=tile_k)
+
+
+def _swapped(warpgroups_n: int = 1, shares: int = 1, **keys: Any) -> Structure:
+    """Weights on wgmma's M axis, 64 columns of D a warpgroup; or `shares` of them for its K."""
+    columns = MMA_ROWS * warpgroups_n
+    return Structure(
+        *(0, columns, 1, warpgroups_n), early_wait=True, swap_ab=True, **_shared(shares) | keys
+    )
+
+
+def _plain(
+    tile_m: int, tile_n: int, warpgroups_n: int = 1, shares: int = 1, **keys: Any
+) -> Structure:
+    """A on wgmma's M axis, as for many rows; `shares`: warpgroups that take K tiles in turn."""
+    sizes = (tile_m, tile_n, tile_m // 64, warpgroups_n)
+    return Structure(*sizes, **{"early_wait": True} | _shared(shares) | keys)
+
+
+def _shared(shares: int) -> dict[str, Any]:
+    if shares == 1:
+        return {"unroll": 4}
+    stages = SHARED_STAGES if shares > 2 else 8
+    return {"warpgroups_k": shares, "unroll": 1, "most_stages": stages}
+
+
+# Structure, the rows for which it is one, and its rates in the order of the fields.
+# fmt: off
+STREAMED = (
+    Streamed(_swapped(most_stages=6), 1, 64, 3.01, 0.10, 0.37, 0.128, 0.067, 3.91),
+    Streamed(_swapped(shares=2), 1, 56, 3.01, 0.02, 0.98, 0.104, 0.059, 3.98),
+    Streamed(_swapped(shares=3), 1, 40, 2.94, 0.05, 1.03, 0.074, 0.066, 3.89),
+    Streamed(_swapped(shares=3, split_k=2), 1, 56, 3.65, 0.02, 1.43, 0.078, 0.060, 4.02),
+    Streamed(_swapped(2, most_stages=6, unroll=1), 1, 64, 2.70, 0.38, 0.77, 0.145, 0.128, 3.85),
+    Streamed(_swapped(3, most_stages=6, unroll=1), 1, 64,
+             2.48, 0.57, 1.30, 0.164, 0.165, 3.82, WIDE_WAVES),
+    Streamed(_swapped(shares=2), 65, 80, 3.22, 0.02, 0.85, 0.032, 0.116, 3.90),
+    Streamed(_plain(64, 32, shares=3), 25, 64, 3.13, 0.27, 0.15, 0.083, 0.019, 3.87),
+    Streamed(_plain(64, 32, shares=3, split_k=2), 25, 64, 3.17, 0.74, 0.06, 0.084, 0.017, 3.45, 1),
+    Streamed(_plain(64, 64, most_stages=6), 1, 64, 3.18, 0.24, 0.07, 0.166, 0.023, 3.94),
+    Streamed(_plain(64, 64, most_stages=12), 1, 64, 3.04, 0.36, 0.14, 0.155, 0.001, 3.71),
+    Streamed(_plain(64, 64, shares=2), 16, 64, 3.26, 0.20, 0.50, 0.135, 0.007, 3.94),
+    Streamed(_plain(64, 128, most_stages=4), 1, 64, 3.53, 0.15, 0.22, 0.258, 0.022, 3.87),
+    Streamed(_plain(64, 128), 1, 64, 2.80, 0.95, 0.17, 0.218, 0.003, 3.78),
+    Streamed(_plain(64, 192, warpgroups_n=2), 1, 64,
+             3.04, 0.84, 0.23, 0.254, 0.000, 3.78, WIDE_WAVES),
+    Streamed(_plain(64, 32, shares=3), 89, 128, 2.55, 0.63, 0.10, 0.090, 0.017, 3.00, 1),
+    Streamed(_plain(64, 64, shares=2, cluster_m=2, most_stages=10), 97, 128,
+             2.99, 0.68, 0.11, 0.123, 0.021, 3.16, 1),
+    Streamed(_plain(128, 32, split_k=2), 65, 128, 2.46, 0.62, 0.41, 0.188, 0.000, 3.05, 1),
+    Streamed(_plain(128, 32, shares=2), 65, 128, 3.08, 0.71, 0.03, 0.141, 0.012, 3.24, 1),
+    Streamed(_plain(128, 32, shares=2, split_k=2), 65, 128,
+             3.43, 0.67, 0.27, 0.154, 0.009, 3.20, 1),
+    Streamed(_plain(128, 64, most_stages=6), 65, 128, 3.05, 0.35, 0.11, 0.178, 0.020, 3.67),
+    Streamed(_plain(128, 64), 65, 128, 3.08, 0.33, 0.17, 0.179, 0.008, 3.84),
+    Streamed(_plain(128, 96), 65, 128, 3.09, 0.98, 0.09, 0.261, 0.004, 3.78),
+    Streamed(_plain(128, 128, most_stages=4), 65, 128, 3.72, 0.41, 0.14, 0.296, 0.019, 3.72),
+    Streamed(_plain(128, 128, most_stages=6), 65, 128, 3.13, 0.85, 0.25, 0.287, 0.004, 3.82),
+    Streamed(_plain(128, 192, unroll=2, early_wait=False), 65, 128,
+             3.33, 0.75, 0.48, 0.415, 0.001, 3.75, WIDE_WAVES),
+)
+# fmt: on
+
+
+def streaming_structures(
+    spec: GemmSpec, m: int, n: int, k: int, groups: int, target: Target
+) -> list[Structure]:
+    """Structures that may obey the spec, least predicted time first."""
+    if spec.swap_ab is True and not any(s.structure.swap_ab and s.most_m >= m for s in STREAMED):
+        m = LEAST_UNSWAPPED_M  # several rows of tiles
+    found: list[tuple[bool, float, Structure]] = []
+    for streamed in STREAMED:
+        if streamed.suits(m, n, groups, target.sms) and _may_be(spec, streamed.structure):
+            us = streamed.predicted(m, n, k, groups, target)
+            told = _told(streamed.of(m), us, n, groups)
+            found.append((_differs(spec, told), us, told))
+    ranked: list[Structure] = []
+    for _, _, structure in sorted(found, key=lambda each: each[:2]):
+        ranked.append(structure)
+        if (
+            structure.swap_ab
+            and (height := 1 << (structure.tile_m - 1).bit_length()) > structure.tile_m
+        ):
+            # Tiles of m rows are refused where a block of 128 rows has one group; these are not.
+            ranked.append(dataclasses.replace(structure, tile_m=height))
+    return ranked
+
+
+def _told(s: Structure, us: float, n: int, groups: int) -> Structure:
+    tiles, shares = groups * -(-n // s.tile_n), s.split_k * s.warpgroups_k
+    reason = f"few rows, least predicted time ({us:.1f} us): the weights stream through {tiles} "
+    reason += f"tiles of {s.tile_n} columns"
+    if shares > 1:
+        reason += f", {shares} warpgroups for the K of each"
+    return dataclasses.replace(s, reason=reason)
+
+
+def _may_be(spec: GemmSpec, s: Structure) -> bool:
+    """Whether the spec allows the structure, and templates/few_rows has what it asks for."""
+    shared = s.split_k * s.warpgroups_k > 1
+    if spec.swap_ab not in ("auto", s.swap_ab) or (shared and spec.batch_invariant):
         return False
-    tiles = _tiles(n, MMA_ROWS, groups)
-    divided = k >= LEAST_DIVIDED_K and _tiles(n, DIVIDED_COLUMNS, groups) <= sms
-    most = MOST_SWAPPED_M_OF_DIVIDED if divided and not spec.batch_invariant else MOST_SWAPPED_M
-    return m <= most or (m <= 64 and k >= LONG_K and sms // 2 < tiles <= sms)
+    if not (shared or s.swap_ab):
+        return True
+    clustered = spec.cluster != "auto" and (spec.cluster.m, spec.cluster.n) != (1, 1)
+    return _built(spec) and not clustered
 
 
-def _may_swap(spec: GemmSpec) -> bool:
-    """Whether what the spec fixes leaves room for a swapped kernel."""
-    alone = spec.cluster == "auto" or (spec.cluster.m, spec.cluster.n) == (1, 1)
-    return _built(spec) and alone and (spec.warpgroups == "auto" or spec.warpgroups.m == 1)
+def _differs(spec: GemmSpec, s: Structure) -> bool:
+    """Whether a key of the spec is other than what the structure's rates were measured with."""
+    if spec.split_k not in ("auto", s.split_k):
+        return True
+    if spec.warpgroups == "auto":
+        return False
+    asked = spec.warpgroups
+    return (asked.m, asked.n, asked.k) != (s.warpgroups_m, s.warpgroups_n, s.warpgroups_k)
 
 
 def _built(spec: GemmSpec) -> bool:
@@ -60,124 +217,3 @@ def _built(spec: GemmSpec) -> bool:
         and DTYPES[spec.d.dtype].bytes == 2
         and not (spec.accumulate or spec.epilogue)
     )
-
-
-def swapped_structure(tile_m: int, tile_n: int, tile_k: int) -> Structure:
-    """The usual swapped structure of a tile, one sum along K."""
-    return Structure(
-        tile_m,
-        tile_n,
-        warpgroups_m=1,
-        warpgroups_n=max(tile_n // MMA_ROWS, 1),
-        unroll=4,
-        early_wait=True,
-        tile_k=tile_k,
-        swap_ab=True,
-    )
-
-
-def swapped_structures(m: int, n: int, k: int, groups: int, sms: int) -> list[Structure]:
-    """Swapped structures, best first: narrow tiles, then those with room for more warpgroups."""
-    rows = -(-min(m, LEAST_UNSWAPPED_M) // MMA_COLUMNS) * MMA_COLUMNS
-    # Where tiles of `rows` are refused because a block of 128 rows has one group: the next power.
-    heights = dict.fromkeys((rows, 1 << (rows - 1).bit_length()))
-    wide = [swapped_structure(rows, width, TILE_K) for width in WIDTHS]
-    return [
-        dataclasses.replace(structure, tile_m=height)
-        for structure in (_narrow(rows, n, k, groups, sms), *wide)
-        for height in heights
-    ]
-
-
-def _narrow(rows: int, n: int, k: int, groups: int, sms: int) -> Structure:
-    """64 columns; the fewer tiles there are, the more share the K of one."""
-    tiles = _tiles(n, MMA_ROWS, groups)
-    split_k, warpgroups_k, stages, unroll = 1, 2, 8, 1
-    if k > SHORT_K and tiles <= sms // 4:
-        # Half of the multiprocessors draw the whole stream; clusters of 4 would not fill the chip.
-        split_k, warpgroups_k, stages = 2, 3, 15
-    elif k >= LEAST_SHARED_K and tiles <= sms // 2:
-        warpgroups_k, stages = 3, 12
-    elif k <= SHORT_K:
-        warpgroups_k, stages, unroll = 1, SHORT_K_STAGES, 4
-    elif k >= LEAST_DIVIDED_K and wave_share(tiles, sms) < LEAST_WAVE_SHARE:
-        split_k, unroll = 2, 4  # halves fill the last wave: 4x10240x8192 33.6 us instead of 37.0
-    return dataclasses.replace(
-        swapped_structure(rows, MMA_ROWS, TILE_K),
-        split_k=split_k,
-        warpgroups_k=warpgroups_k,
-        unroll=unroll,
-        most_stages=stages,
-        reason=f"few rows: the weights stream through {tiles} tiles of {MMA_ROWS} columns, "
-        f"{split_k * warpgroups_k} warpgroups for the K of each",
-    )
-
-
-def divided_structures(
-    spec: GemmSpec, m: int, n: int, k: int, groups: int, sms: int
-) -> list[Structure]:
-    """Not swapped, K divided: for long K and so few columns that one wave of tiles holds them."""
-    asked_for_one = spec.warpgroups != "auto" and spec.warpgroups.k == 1
-    clustered = spec.cluster != "auto" and spec.cluster.n > 1
-    if (
-        not _built(spec)
-        or k < LEAST_DIVIDED_K
-        or spec.batch_invariant
-        or asked_for_one
-        or clustered
-    ):
-        return []
-    rows = -(-m // LEAST_UNSWAPPED_M)  # of tiles
-    tile = Structure(
-        LEAST_UNSWAPPED_M,
-        DIVIDED_COLUMNS,
-        1,
-        1,
-        unroll=4,
-        early_wait=True,
-        most_stages=DIVIDED_STAGES,
-    )
-    tiles = _tiles(n, tile.tile_n, groups) * rows
-    shares = (
-        "few rows, long K: the weights stream through {} tiles of {}x{}, "
-        "{} warpgroups for the K of each"
-    )
-    thirds = dataclasses.replace(tile, unroll=1)
-    both = dataclasses.replace(tile, tile_m=128, warpgroups_m=2, most_stages=8)
-    one_wave = _tiles(n, 64, groups) * rows <= sms
-    split_k = cluster_m = 1
-    if tiles <= sms // 2:
-        # 64x2112x7168 10.2 us, 10.5 without the split; unroll 1 9.9 us (H100).
-        tile, warpgroups_k, split_k = thirds, 3, 2
-    elif tiles <= sms and rows == 2:
-        # All rows in one CTA, half of K: fewer bytes for each. 128x2112x7168 11.0 us, in tiles of
-        # 64 rows with the whole K 11.7, in clusters of two of them 11.4 (H100).
-        tile, warpgroups_k, split_k = dataclasses.replace(both, early_wait=False), 1, 2
-    elif tiles <= sms:
-        tile, warpgroups_k = thirds, 3
-    elif one_wave and rows == 2 and m <= MOST_UNSHARED_M:
-        tile, warpgroups_k = both, 2
-    elif one_wave and rows > 1:
-        tile = dataclasses.replace(tile, tile_n=64, most_stages=10)
-        warpgroups_k, cluster_m = 2, rows
-    else:
-        return []
-    tiles = _tiles(n, tile.tile_n, groups) * -(-m // tile.tile_m)
-    return [
-        dataclasses.replace(
-            tile,
-            warpgroups_k=warpgroups_k,
-            split_k=split_k,
-            cluster_m=cluster_m,
-            reason=shares.format(tiles, tile.tile_m, tile.tile_n, split_k * warpgroups_k),
-        )
-    ]
-
-
-def wave_share(tiles: int, sms: int) -> float:
-    """The share of the waves of tiles that is filled; one wave counts as full."""
-    return tiles / (-(-tiles // sms) * sms) if tiles > sms else 1.0
-
-
-def _tiles(n: int, columns: int, groups: int) -> int:
-    return groups * -(-n // columns)

@@ -12,16 +12,12 @@ from collections.abc import Iterator
 from gemmgen.dtypes import DTYPES
 from gemmgen.grouping import GROUPINGS, Grouping
 from gemmgen.passes.few_rows import (
-    DIVIDED_STAGES,
     LEAST_UNSWAPPED_M,
-    LEAST_WAVE_SHARE,
-    SHORT_K,
-    SHORT_K_STAGES,
-    divided_structures,
-    swap_wins,
+    MOST_ROWS,
+    SHARED_STAGES,
+    STREAMED,
+    streaming_structures,
     swapped_structure,
-    swapped_structures,
-    wave_share,
 )
 from gemmgen.passes.launch import MOST_IDLE
 from gemmgen.passes.structure import ASSUMED_K, ASSUMED_N, Structure
@@ -37,52 +33,39 @@ MOST_TOTALS_OF_STEPS = 96
 # Fits 160 registers a thread only where N is compiled in and D takes no further step.
 WHOLE_WAVES = (192, 176)
 
-# Large M. Rates and overheads reproduce the winners of the measured shapes; those of 128x128 and
-# smaller are estimates. A third warpgroup hides the epilogue of the other two, hence its overhead,
-# and so does a late store: with it 128x256 takes 2 to 6 % less, which at long K it had as much as
-# 192x128, hence the rate of that.
+# Large M. Rates and overheads are fitted by benchmarks/fit_planner.py to times of an H200; as only
+# their order counts, their scale is arbitrary. 128x256 stores late. 192x128 could: spaced launches
+# of 8192x8192x8192 take 801 us then and 786 in 128x256, 936 and 895 at the power limit.
 TILES = (
-    Structure(128, 256, 2, 1, unroll=4, early_wait=False, overhead_k=85, late_store=True),
-    Structure(192, 128, 3, 1, unroll=4, early_wait=True, overhead_k=85, rate=0.97),
-    Structure(192, 176, 3, 1, unroll=2, early_wait=True),
-    Structure(128, 192, 2, 1, unroll=2, early_wait=False, rate=0.98),
-    Structure(128, 176, 2, 1, unroll=2, early_wait=False, rate=0.97),
-    Structure(128, 160, 2, 1, unroll=2, early_wait=True, rate=0.96),
-    Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.90),
-    Structure(128, 96, 2, 1, unroll=4, early_wait=True, rate=0.80),
-    Structure(64, 256, 1, 2, unroll=4, early_wait=True, rate=0.78),
-    Structure(256, 64, 4, 1, unroll=4, early_wait=True, rate=0.62),
-    Structure(128, 64, 2, 1, unroll=4, early_wait=True, rate=0.62),
-    Structure(64, 128, 1, 1, unroll=4, early_wait=True, rate=0.60),
-    Structure(64, 64, 1, 1, unroll=4, early_wait=True, rate=0.42, most_stages=12),
+    Structure(128, 256, 2, 1, unroll=4, early_wait=False, overhead_k=503, late_store=True),
+    Structure(192, 128, 3, 1, unroll=4, early_wait=True, rate=0.970, overhead_k=438),
+    Structure(192, 176, 3, 1, unroll=2, early_wait=True, rate=0.968, overhead_k=601),
+    Structure(128, 192, 2, 1, unroll=2, early_wait=False, rate=0.972, overhead_k=570),
+    Structure(128, 176, 2, 1, unroll=2, early_wait=False, rate=0.912, overhead_k=582),
+    Structure(128, 160, 2, 1, unroll=2, early_wait=True, rate=0.9, overhead_k=712),
+    Structure(128, 128, 2, 1, unroll=4, early_wait=True, rate=0.892, overhead_k=487),
+    Structure(128, 96, 2, 1, unroll=4, early_wait=True, rate=0.734, overhead_k=433),
+    Structure(192, 96, 3, 1, unroll=4, early_wait=True, rate=0.793, overhead_k=410),
+    Structure(64, 256, 1, 2, unroll=4, early_wait=True, rate=0.84, overhead_k=462),
+    Structure(64, 192, 1, 2, unroll=4, early_wait=True, rate=0.737, overhead_k=498),
+    Structure(256, 64, 4, 1, unroll=4, early_wait=True, rate=0.756, overhead_k=303),
+    Structure(128, 64, 2, 1, unroll=4, early_wait=True, rate=0.6, overhead_k=221),
+    Structure(64, 128, 1, 1, unroll=4, early_wait=True, rate=0.57, overhead_k=318),
+    Structure(64, 64, 1, 1, unroll=4, early_wait=True, rate=0.423, overhead_k=212, most_stages=12),
 )
-
-# Few rows: the weights stream through once, and narrow tiles share the stream most evenly. Measured
-# on an H200 in several waves, too: 128x24576x1536 15.3 us with 64 columns, 16.2 in one wave of 192.
-NARROW_TILES = (
-    Structure(64, 64, 1, 1, unroll=4, early_wait=True, most_stages=8),
-    Structure(64, 128, 1, 1, unroll=4, early_wait=True),
-    Structure(64, 192, 1, 2, unroll=4, early_wait=True),
-    Structure(64, 256, 1, 2, unroll=4, early_wait=True),
-)
+# A last wave that is not full costs less than a full one, but more than its share: busy
+# multiprocessors run faster when fewer are busy.
+LAST_WAVE = 0.826
 
 # Where a tile is slower than its rate says, by the share that is left. It loads an eighth more from
 # L2 than 128x256: 4096x24576x1536 267.8 us and 233.4, 8192x8192x8192 821 and 787, 6000x16384x2048
 # 328 and 311, 3000x5120x13824 346 and 335.
 SHARES_OF_RATE = {H100.name: {(192, 128): 0.93}}
 
-# A little more than 128 rows and one wave: all rows in one tile, for a second one would be read
-# through TMA's zeros. 160x6144x4096 17.1 us, 128x96 20.3 (H100).
-TALL_TILE = next(s for s in TILES if (s.tile_m, s.tile_n) == (256, 64))
-MOST_TALL_M = 192
+# Up to so many rows, tiles of 128 would come in two rows, the second at most half full, and TMA is
+# slow to fill in zeros: 192x4096x12288 40.0 us in 128x64, 30.2 in 64x128.
+HALF_EMPTY_M, HALF_EMPTY_TILE_M = 192, 128
 
-# 64 < M <= 128.
-MIDDLE_TILES = (
-    Structure(128, 64, 2, 1, unroll=4, early_wait=True),
-    Structure(128, 96, 2, 1, unroll=4, early_wait=True),
-    Structure(128, 128, 2, 1, unroll=4, early_wait=True),
-    Structure(128, 192, 2, 1, unroll=2, early_wait=False),
-)
 # Large M, sums kept in the tensor core: nothing but wgmma, so the widest tile; estimates.
 KEPT_TILES = (
     Structure(128, 256, 2, 1, unroll=1, early_wait=False),
@@ -102,17 +85,16 @@ COLUMN_TILE_WITH_C = Structure(256, 80, 2, 1, unroll=2, early_wait=True)
 # With A in shared memory: less to load, so that a tile costs less beside its K (measured with a
 # prototype at K = 512: 6 to 7 %). Where a CTA computes few tiles of a row, it saves few loads.
 A_STATIONARY = Structure(
-    192, 128, 3, 1, unroll=4, early_wait=True, overhead_k=45, a_stationary=True, late_store=True
+    *(192, 128, 3, 1),
+    unroll=4,
+    early_wait=True,
+    rate=0.977,
+    overhead_k=397,
+    a_stationary=True,
+    late_store=True,
 )
 MOST_STATIONARY_BYTES = 100 * 1024  # of A: as many stages of B lie beside it as of both without
 LEAST_TILES_OF_A_ROW = 4  # that a CTA computes
-
-# 64 rows: 64x6144x5120 15.9 us, with twelve stages 16.7 (H100).
-MIDDLE_K, MIDDLE_K_STAGES = 6144, 6
-# Up to here a tile is over before a ring of more stages is full, and 128 columns a tile cost less:
-# 128x32768x512 9.7 us, with 6 stages 10.5, with 64 columns and 8 stages 11.1.
-SHORTEST_K = 512
-SHORTEST_K_COLUMNS, SHORTEST_K_STAGES = 128, 4
 
 
 def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> Iterator[Structure]:
@@ -137,8 +119,9 @@ def _of_tile(spec: GemmSpec) -> Structure:
     reason = "asked for"
     if spec.swap_ab is True or (spec.swap_ab == "auto" and tile_m < LEAST_UNSWAPPED_M):
         return dataclasses.replace(swapped_structure(tile_m, tile_n, tile_k), reason=reason)
-    for known in (*TILES, *NARROW_TILES):
-        if (known.tile_m, known.tile_n) == (tile_m, tile_n):
+    plain = (each.structure for each in STREAMED if each.structure.warpgroups_k == 1)
+    for known in (*TILES, *plain):
+        if (known.tile_m, known.tile_n, known.split_k) == (tile_m, tile_n, 1):
             return dataclasses.replace(known, tile_k=tile_k, reason=reason)
     warpgroups_m = {64: 1, 192: 3}.get(tile_m, 2)
     warpgroups_n = 2 if tile_m == 64 and tile_n > 128 else 1
@@ -158,7 +141,7 @@ def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
     if spec.warpgroups != "auto":
         fixed["warpgroups_k"] = spec.warpgroups.k
         if spec.warpgroups.k > 1:
-            fixed["most_stages"] = max(structure.most_stages, DIVIDED_STAGES)
+            fixed["most_stages"] = max(structure.most_stages, SHARED_STAGES)
     if spec.schedule != "auto":
         fixed["a_stationary"] = spec.schedule == "a_stationary"
     for key in ("unroll", "early_wait", "late_store", "split_k"):
@@ -178,14 +161,14 @@ def _ranked(
     n = problem.n or ASSUMED_N
     k = problem.k or ASSUMED_K
     m, groups = problem.expected_m, problem.groups
-    if spec.swap_ab is True:
-        return swapped_structures(m, n, k, groups, sms)
+    few: list[Structure] = []
+    if spec.swap_ab is True or m <= MOST_ROWS:
+        few = streaming_structures(spec, m, n, k, groups, target)
+    if few or spec.swap_ab is True:
+        return few
     if spec.schedule == "a_stationary":
         ranked = sorted(TILES, key=lambda s: predicted_cost(s, m, n, k, sms))
         return [dataclasses.replace(s, reason=_waves(s, m, n, sms, 1)) for s in ranked]
-    few: list[Structure] = []
-    if spec.swap_ab == "auto" and swap_wins(spec, m, n, k, groups, sms):
-        few = swapped_structures(m, n, k, groups, sms)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
@@ -198,23 +181,16 @@ def _ranked(
         dataclasses.replace(s, rate=s.rate * shares.get((s.tile_m, s.tile_n), 1))
         for s in (KEPT_TILES if kept else TILES)
         if s.warpgroups_m <= most
+        and not (m <= HALF_EMPTY_M and s.tile_m == HALF_EMPTY_TILE_M)
         and (not crowded or s.totals <= MOST_TOTALS_OF_STEPS)
         and (plain or (s.tile_m, s.tile_n) != WHOLE_WAVES)
     )
-    few += divided_structures(spec, m, n, k, groups, sms)
-    if m <= 64:
-        return few + _streamed(NARROW_TILES, n * groups, k, sms)
-    if m <= 128:
-        return few + _streamed(MIDDLE_TILES, n * groups, k, sms)
     if not kept and _a_stays(spec, problem, m, n, sms):
         tiles = (A_STATIONARY, *tiles)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     whole = grouping.index is None or grouping.sliced
     if whole and has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4:
         ranked.insert(0, COLUMN_TILE_WITH_C if _steps_out(problem) else COLUMN_TILE)
-    one_wave = -(-n // TALL_TILE.tile_n) <= sms
-    if spec.grouping == "dense" and m <= MOST_TALL_M and one_wave and not kept:
-        ranked.insert(0, TALL_TILE)
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 
 
@@ -222,29 +198,6 @@ def _steps_out(problem: Problem) -> int:
     """What happens to totals between the last K tile and their conversion."""
     scaled = problem.scale_d != "none"
     return (problem.c is not None) + len(problem.operations) + scaled
-
-
-def _streamed(tiles: tuple[Structure, ...], n: int, k: int, sms: int) -> list[Structure]:
-    """The narrowest tile that fills its waves, or that for very short K, then the others."""
-    if k <= SHORTEST_K:
-        first = next(s for s in tiles if s.tile_n == SHORTEST_K_COLUMNS)
-        first = dataclasses.replace(first, most_stages=SHORTEST_K_STAGES)
-    else:
-        # 96x9216x3072 in 1.1 waves of 64 columns 18.9 us, in one of 96 columns 16.2 (H100).
-        filled = (s for s in tiles if wave_share(-(-n // s.tile_n), sms) >= LEAST_WAVE_SHARE)
-        first = next(filled, tiles[0])
-        if first.tile_m == 64 and k <= MIDDLE_K:
-            first = dataclasses.replace(first, most_stages=MIDDLE_K_STAGES)
-        elif k <= SHORT_K and -(-n // first.tile_n) <= sms:
-            first = dataclasses.replace(first, most_stages=SHORT_K_STAGES)
-    return [
-        dataclasses.replace(
-            s,
-            reason=f"few rows: the weights stream through {-(-n // s.tile_n)} tiles of {s.tile_n} "
-            f"columns on {sms} multiprocessors",
-        )
-        for s in (first, *(s for s in tiles if s.tile_n != first.tile_n))
-    ]
 
 
 def _a_stays(spec: GemmSpec, problem: Problem, m: int, n: int, sms: int) -> bool:
@@ -268,17 +221,15 @@ def _evenly(rows: int, sms: int) -> bool:
     return MOST_IDLE * (sms % rows) <= sms
 
 
-def predicted_cost(s: Structure, m: int, n: int, k: int, sms: int, groups: int = 1) -> float:
-    """Time to compute all tiles, in multiply-adds of the best structure's multiprocessor.
-
-    A last wave that is not full costs less than a full one, but more than its share: busy
-    multiprocessors run faster when fewer are busy (measured: 0.38 + 0.62 of the share).
-    """
+def predicted_cost(
+    s: Structure, m: int, n: int, k: int, sms: int, groups: int = 1, last_wave: float = LAST_WAVE
+) -> float:
+    """Time to compute all tiles, in multiply-adds of the best structure's multiprocessor."""
     rows = groups * -(-m // s.tile_m)
     if s.a_stationary and _evenly(rows, sms):
         sms -= sms % rows
     full, rest = divmod(_tiles(s, m, n, groups), sms)
-    waves = full + (0.38 + 0.62 * rest / sms if rest and full else float(bool(rest)))
+    waves = full + (last_wave + (1 - last_wave) * rest / sms if rest and full else float(rest > 0))
     return waves * s.tile_m * s.tile_n * (k + s.overhead_k) / s.rate
 
 

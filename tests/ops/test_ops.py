@@ -143,10 +143,11 @@ def test_groups(gpus, told: str) -> None:
 def test_expected_rows_of_one_bucket_share_a_kernel_and_a_launch(gpus) -> None:
     inputs, counts = grouped(G, 384), int32(1, 2, 3)
     (d,) = placed(torch.zeros(G, 384, N, dtype=torch.bfloat16))
+    encoded = set()
     for expected in (100, 128, 65):
         ops.grouped_gemm_masked(*inputs, counts, expected, out=d)
-    assert len(gpus.loaded) == 1
-    assert len(gpus.encoded) == 4
+        encoded.add(len(gpus.encoded))
+    assert len(gpus.loaded) == len(encoded) == 1
 
 
 # --- What is remembered -------------------------------------------------------------------------
@@ -167,11 +168,14 @@ def test_a_known_call_only_launches(gpus, monkeypatch) -> None:
 def test_tensor_maps_of_weights_are_kept_while_activations_move(gpus) -> None:
     a, scale_a, b, scale_b = dense(64)
     ops.gemm(a, scale_a, b, scale_b)
-    before = len(gpus.encoded)
+    before = [at for at, *_ in gpus.encoded]
+    assert b.data_ptr() in before
     other, scale_other, *_ = dense(60)
     ops.gemm(other, scale_other, b, scale_b)
-    assert b.data_ptr() not in [at for at, *_ in gpus.encoded[before:]]
-    assert len(gpus.encoded) - before == 3
+    after = [at for at, *_ in gpus.encoded[len(before) :]]
+    assert {other.data_ptr(), scale_other.data_ptr()} <= set(after)
+    assert b.data_ptr() not in after
+    assert len(after) == len(before) - 1
 
 
 def test_remembered_launches_are_bounded(gpus, monkeypatch) -> None:

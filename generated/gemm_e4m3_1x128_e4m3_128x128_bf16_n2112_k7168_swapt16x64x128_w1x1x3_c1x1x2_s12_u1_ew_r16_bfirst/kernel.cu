@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u1_ew_r16_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s12_u1_ew_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -31,7 +31,7 @@ constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
 constexpr uint32_t kScaleBlockKA = 128, kScaleBlockN = 128;
 
-constexpr uint32_t kStages = 15, kStageBytes = 10304;  // a full barrier counts these bytes, at most
+constexpr uint32_t kStages = 12, kStageBytes = 10304;  // a full barrier counts these bytes, at most
 
 // Partial sums of an element; groups of four totals of a thread that one CTA adds up; the threads
 // that hold a part.
@@ -41,14 +41,14 @@ constexpr uint32_t kClusterK = 2;  // CTAs that share the K of one tile
 constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 
 // Shared memory: bytes of one element of each array, and where the array begins.
-constexpr uint32_t kBytesA = 2048, kSmemA = 0;  // x 15
-constexpr uint32_t kBytesB = 8192, kSmemB = 30720;  // x 15
-constexpr uint32_t kBytesParts = 2048, kSmemParts = 153600;  // x 6
-constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 165888;  // x 15
-constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 167808;  // x 15
-constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 167928;  // x 15
-constexpr uint32_t kSmemPartsFull = 168048;
-constexpr uint32_t kSmemPartsEmpty = 168056;
+constexpr uint32_t kBytesA = 2048, kSmemA = 0;  // x 12
+constexpr uint32_t kBytesB = 8192, kSmemB = 24576;  // x 12
+constexpr uint32_t kBytesParts = 2048, kSmemParts = 122880;  // x 6
+constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 135168;  // x 12
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 136704;  // x 12
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 136800;  // x 12
+constexpr uint32_t kSmemPartsFull = 136896;
+constexpr uint32_t kSmemPartsEmpty = 136904;
 
 struct Problem {
   uint32_t m;
@@ -427,7 +427,7 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s15_u1_ew_r16_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s12_u1_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u1_ew_r16_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1x2_c1x1_s8_u1_ew_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -18,8 +18,8 @@ using uint64_t = unsigned long;
 
 // The tile of D that a CTA computes and its K step; the part of each of its consumer warpgroups.
 constexpr uint32_t kTileM = 64, kTileN = 64, kTileK = 128;
-constexpr uint32_t kWarpgroupN = 64;  // by all rows
-constexpr uint32_t kConsumersN = 1;
+constexpr uint32_t kWarpgroupM = 64, kWarpgroupN = 64;
+constexpr uint32_t kConsumersN = 1, kConsumersM = 1;
 constexpr uint32_t kConsumersK = 2;  // take K tiles in turn
 constexpr uint32_t kConsumerWarps = 8;
 constexpr uint32_t kThreads = 384;  // one producer warpgroup among them
@@ -102,6 +102,11 @@ DEVICE bool elect_one() {
                : "=r"(elected));
   return elected;
 }
+DEVICE float load_shared(uint32_t address) {
+  float value;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  return value;
+}
 // NOTE: volatile, or the compiler moves a load that was issued early down to its first use.
 DEVICE float load_global(const float* address) {
   float value;
@@ -113,16 +118,6 @@ DEVICE uint32_t pack(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
-}
-DEVICE void load_shared_pair(float (&pair)[2], uint32_t address) {
-  asm volatile("ld.shared.v2.f32 { %0, %1 }, [%2];"
-               : "=f"(pair[0]), "=f"(pair[1]) : "r"(address) : "memory");
-}
-// The transpose of an 8x8 matrix of 16-bit elements, of which a thread holds two in one row.
-DEVICE uint32_t transpose(uint32_t elements) {
-  uint32_t transposed;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(elements));
-  return transposed;
 }
 // Those that arrive go on; those that wait do so until all threads of the CTA have come.
 DEVICE void cta_arrive() { asm volatile("bar.arrive 0, %0;" ::"n"(kThreads) : "memory"); }
@@ -259,23 +254,16 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
 }
 
 // ---- Promotion: the partial sums of one K tile, scaled, join the FP32 totals ----------------
-// Rows of B lie on wgmma's M axis and rows of A on its N axis. A thread holds four totals of every
-// 8 rows of D: rows 2 (lane % 4) and the next, by columns lane / 4 and 8 further of its warp's 16.
-using Totals = float[kTileM / 8][4];
-using ScalesA = float[kTileM / 8][2];
+// A thread holds two rows, 8 apart, and four totals of every 8 columns: two rows by two columns.
+using Totals = float[kWarpgroupN / 8][4];
+using ScalesA = float[2];
 
 DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
-#pragma unroll
-  for (uint32_t j = 0; j < kTileM / 8; ++j) {
-    load_shared_pair(scales[j], address + 32 * j);
-  }
+  scales[0] = load_shared(address), scales[1] = load_shared(address + 32);
 }
 
 DEVICE void multiply_scales(ScalesA& scales, const ScalesA& a, float b) {
-#pragma unroll
-  for (uint32_t j = 0; j < kTileM / 8; ++j) {
-    scales[j][0] = a[j][0] * b, scales[j][1] = a[j][1] * b;
-  }
+  scales[0] = a[0] * b, scales[1] = a[1] * b;
 }
 
 DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
@@ -283,7 +271,7 @@ DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
 #pragma unroll
   for (uint32_t i = 0; i < kAccumulators; ++i) {
     float& total = totals[i / 4][i % 4];
-    total = fmaf(scales[i / 4][i % 2], accumulators[i], total);
+    total = fmaf(scales[i % 4 / 2], accumulators[i], total);
   }
 }
 
@@ -311,7 +299,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, const float
 #pragma unroll
     for (uint32_t k = 0; k < kTileK; k += kMmaK) {
       // The first wgmma of a K tile overwrites: partial sums need no zeroing.
-      wgmma(accumulators, descriptor(b + k / 16), descriptor(a + k / 16), k > 0);
+      wgmma(accumulators, descriptor(a + k / 16), descriptor(b + k / 16), k > 0);
     }
     wgmma_commit();
     multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
@@ -336,16 +324,13 @@ DEVICE void store_columns(const TileScheduler& tile, uint16_t* d, uint64_t pitch
   const uint64_t rows = row;  // of D before this one
   *reinterpret_cast<uint32_t*>(d + rows * pitch + column) = two_columns;
 }
-// Four totals of a thread, of 8 rows by 16 columns of a warp: transposed, two columns of row
-// lane / 4, and two that are 8 further.
+// Four totals of a thread, of 16 rows by 8 columns of a warp: two columns of two rows, 8 apart.
 DEVICE void store_fragment(const float (&totals)[4], const TileScheduler& tile, uint16_t* d,
                            uint64_t pitch, Problem problem, uint32_t row, uint32_t column,
                            uint32_t lane) {
-  const uint32_t left = transpose(pack(totals[0], totals[1]));
-  const uint32_t right = transpose(pack(totals[2], totals[3]));
   row += lane / 4, column += 2 * (lane % 4);
-  store_columns(tile, d, pitch, problem, row, column, left);
-  store_columns(tile, d, pitch, problem, row, column + 8, right);
+  store_columns(tile, d, pitch, problem, row, column, pack(totals[0], totals[1]));
+  store_columns(tile, d, pitch, problem, row + 8, column, pack(totals[2], totals[3]));
 }
 
 // ---- Reduction: the parts of a tile's sums, added in the order of their first K tiles ---------
@@ -376,7 +361,7 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u1_ew_r16_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1x2_c1x1_s8_u1_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
@@ -406,10 +391,11 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u1_
     cta_wait();
     const uint32_t k_tiles = ceil_div(problem.k, kTileK);
     const uint32_t column = warp / 4 % kConsumersN * kWarpgroupN;  // within the tile
-    const uint32_t scales_a = 4 * (2 * (lane % 4));
-    Reads reads{descriptor_low(ring.base + kSmemA, kLeading),
+    const uint32_t row = warp / 4 / kConsumersN % kConsumersM * kWarpgroupM;
+    const uint32_t scales_a = 4 * (row + warp % 4 * 16 + lane / 4);
+    Reads reads{descriptor_low(ring.base + kSmemA + row * kTileK, kLeading),
                 descriptor_low(ring.base + kSmemB + column * kTileK, kLeading), scales_a};
-    const uint32_t turn = warp / 4 / (kConsumersN);
+    const uint32_t turn = warp / 4 / (kConsumersN * kConsumersM);
     uint32_t k_tile = turn;  // the next of this warpgroup
     ring.advance(turn);
     const uint32_t thread = threadIdx.x % kPartThreads;
@@ -421,14 +407,14 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_swapt64x64x128_w1x1x2_c1x1_s8_u1_
       const uint32_t number = k_tile;  // of this warpgroup's part
       Totals totals = {};
       mainloop(totals, ring, reads, scales, k_tiles, k_tile, lane);
-      const uint32_t first_row = tile.m, first_column = tile.n + column + warp % 4 * 16;
+      const uint32_t first_row = tile.m + row + warp % 4 * 16, first_column = tile.n + column;
       exchange(totals, ring.base, number, thread);
       for (uint32_t i = turn; i < kFragments; i += kConsumersK) {
         const uint32_t j = i;  // fragment of the tile
         if (j >= kAccumulators / 4) break;
         float sum[4] = {};
         add_parts(sum, ring.base, i, thread);
-        store_fragment(sum, tile, d, pitch_d, problem, first_row + 8 * j, first_column, lane);
+        store_fragment(sum, tile, d, pitch_d, problem, first_row, first_column + 8 * j, lane);
       }
     }
   }
