@@ -62,9 +62,10 @@ LAST_WAVE = 0.826
 # 328 and 311, 3000x5120x13824 346 and 335.
 SHARES_OF_RATE = {H100.name: {(192, 128): 0.93}}
 
-# Up to so many rows, tiles of 128 would come in two rows, the second at most half full, and TMA is
-# slow to fill in zeros: 192x4096x12288 40.0 us in 128x64, 30.2 in 64x128.
-HALF_EMPTY_M, HALF_EMPTY_TILE_M = 192, 128
+# TMA is slow to fill in zeros: where CTAs have one tile each, those of the last row take at least
+# as long as a tile of so many elements of D, and of so many more for each row of zeros.
+# 192x4096x12288 40.0 us in 128x64 (64 zeros), 30.2 in 64x128; 544x2816x10240 69 in 256x64 (224).
+LEAST_ELEMENTS, ELEMENTS_OF_ZEROS = 12_600, 126  # at the best rate
 
 # Large M, sums kept in the tensor core: nothing but wgmma, so the widest tile; estimates.
 KEPT_TILES = (
@@ -181,7 +182,6 @@ def _ranked(
         dataclasses.replace(s, rate=s.rate * shares.get((s.tile_m, s.tile_n), 1))
         for s in (KEPT_TILES if kept else TILES)
         if s.warpgroups_m <= most
-        and not (m <= HALF_EMPTY_M and s.tile_m == HALF_EMPTY_TILE_M)
         and (not crowded or s.totals <= MOST_TOTALS_OF_STEPS)
         and (plain or (s.tile_m, s.tile_n) != WHOLE_WAVES)
     )
@@ -230,7 +230,12 @@ def predicted_cost(
         sms -= sms % rows
     full, rest = divmod(_tiles(s, m, n, groups), sms)
     waves = full + (last_wave + (1 - last_wave) * rest / sms if rest and full else float(rest > 0))
-    return waves * s.tile_m * s.tile_n * (k + s.overhead_k) / s.rate
+    elements = s.tile_m * s.tile_n / s.rate
+    # Boxes of A end where A does: a tile that has all rows loads no zeros.
+    zeros = -m % s.tile_m if m > s.tile_m else 0
+    if zeros and waves <= 1:
+        elements = max(elements, LEAST_ELEMENTS + ELEMENTS_OF_ZEROS * zeros)
+    return waves * elements * (k + s.overhead_k)
 
 
 def _tiles(s: Structure, m: int, n: int, groups: int) -> int:
