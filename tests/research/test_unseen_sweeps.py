@@ -1,4 +1,4 @@
-"""The sweeps that hold the planner against problems that its rules were not fitted to."""
+"""The sweeps that hold the planner against problems that its rates were not fitted to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from gemmgen.passes import lower
+from gemmgen.passes.few_rows import MOST_ROWS
 from gemmgen.research.plan_space import UNTUNED
 from gemmgen.research.space import Shape, Space
 from gemmgen.research.work import BATCH
@@ -19,24 +20,28 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FEW, MORE = "sweep_unseen_few_rows.yaml", "sweep_unseen.yaml"
 
 
-def fitted() -> set[tuple[int, int]]:
-    """N and K of every other file of problems."""
+def fitted(few: bool) -> set[tuple[int, int]]:
+    """N and K of every other file of problems with few rows, or with more."""
     found = set()
-    for path in BENCHMARKS.glob("*.yaml"):
+    for path in BENCHMARKS.rglob("*.yaml"):
         if path.name in (FEW, MORE):
             continue
         if "shapes" in yaml.safe_load(path.read_text()):
-            found |= {(n, k) for _, n, k in Space.from_yaml(path).shapes}
+            problems = list(Space.from_yaml(path).shapes)
         else:
-            found |= {(spec.n, spec.k) for spec in load_specs(path)}
+            problems = [(spec.expected_m, spec.n, spec.k) for spec in load_specs(path)]
+        found |= {(n, k) for m, n, k in problems if m == "auto" or (m <= MOST_ROWS) == few}
     return found
 
 
-def test_no_rule_was_fitted_to_their_problems() -> None:
-    shapes = [shape for name in (FEW, MORE) for shape in Space.from_yaml(BENCHMARKS / name).shapes]
-    assert len(set(shapes)) == 40
-    assert len(fitted()) > 6
-    assert not {(n, k) for _, n, k in shapes} & fitted()
+@pytest.mark.parametrize("name", [FEW, MORE])
+def test_no_rate_was_fitted_to_their_problems(name: str) -> None:
+    shapes = Space.from_yaml(BENCHMARKS / name).shapes
+    few = name == FEW
+    assert len(set(shapes)) == (22 if few else 18)
+    assert all((m <= MOST_ROWS) == few for m, _, _ in shapes)
+    assert len(fitted(few)) > 50
+    assert not {(n, k) for _, n, k in shapes} & fitted(few)
     assert not [shape for shape in shapes if shape[1] % 8 or shape[2] % 128]
 
 
