@@ -58,7 +58,7 @@ class Streamed:
         s = self.of(m)
         full, rest, sms = self._waves(m, n, groups, target.sms)
         k_tiles = -(-k // (TILE_K * s.split_k))
-        of_64 = min(m, s.tile_m) / 64
+        of_64 = (s.tile_m if s.swap_ab else min(m, s.tile_m)) / 64
         compute = self.k_tile + self.k_tile_rows * of_64
         # Rows of tiles read the same columns of B at about the same time.
         loaded = s.tile_n * TILE_K / -(-m // s.tile_m) / 1e6
@@ -118,8 +118,8 @@ def _shared(shares: int) -> dict[str, Any]:
 # Structure, the rows for which it is one, and its rates in the order of the fields.
 # fmt: off
 STREAMED = (
-    Streamed(_swapped(most_stages=6), 1, 64, 3.01, 0.10, 0.37, 0.128, 0.067, 3.91),
-    Streamed(_swapped(shares=2), 1, 56, 3.01, 0.02, 0.98, 0.104, 0.059, 3.98),
+    Streamed(_swapped(most_stages=6), 1, 40, 3.01, 0.10, 0.37, 0.128, 0.067, 3.91),
+    Streamed(_swapped(shares=2), 1, 40, 3.01, 0.02, 0.98, 0.104, 0.059, 3.98),
     Streamed(_swapped(shares=3), 1, 40, 2.94, 0.05, 1.03, 0.074, 0.066, 3.89),
     Streamed(_swapped(shares=3, split_k=2), 1, 56, 3.65, 0.02, 1.43, 0.078, 0.060, 4.02),
     Streamed(_swapped(2, most_stages=6, unroll=1), 1, 64, 2.70, 0.38, 0.77, 0.145, 0.128, 3.85),

@@ -1,0 +1,135 @@
+"""The table of structures for few rows, row by row, and the choice among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import spec
+
+from gemmgen.errors import SpecError
+from gemmgen.passes import few_rows, lower
+from gemmgen.passes.few_rows import MOST_ROWS, STREAMED, Streamed, streaming_structures
+from gemmgen.spec import GemmSpec
+from gemmgen.target import H100, H200
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROWS = range(len(STREAMED))
+
+
+def request(**keys: object) -> GemmSpec:
+    return GemmSpec(**spec(**keys))
+
+
+@pytest.mark.parametrize("number", ROWS)
+def test_every_row_is_a_kernel(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    each = STREAMED[number]
+    monkeypatch.setattr(few_rows, "STREAMED", (each,))
+    for m in {each.least_m, each.most_m}:
+        structure = each.of(m)
+        # One wave, of as few columns as one tile.
+        plan = lower(request(expected_m=m, n=structure.tile_n, k=7168))
+        assert (plan.tile.m, plan.tile.n) == (structure.tile_m, structure.tile_n)
+        assert plan.mma.swap_ab == structure.swap_ab
+        assert plan.cluster.k == structure.split_k
+        warps = plan.warps
+        consumers = (warps.consumers_m, warps.consumers_n, warps.consumers_k)
+        expected = (structure.warpgroups_m, structure.warpgroups_n, structure.warpgroups_k)
+        assert consumers == expected
+        assert "least predicted time" in plan.tile.reason
+
+
+@pytest.mark.parametrize("m", range(1, MOST_ROWS + 1))
+def test_every_m_has_rows_for_one_wave_and_for_many(m: int) -> None:
+    for n in (512, 5120, 65536):
+        assert sum(each.suits(m, n, 1, H200.sms) for each in STREAMED) >= 3
+
+
+sizes = st.integers(1, 400).map(lambda blocks: 64 * blocks)
+
+
+@given(st.sampled_from(STREAMED), sizes, sizes, st.integers(1, 8))
+def test_more_work_takes_longer(each: Streamed, n: int, k: int, groups: int) -> None:
+    m = each.most_m
+    us = each.predicted(m, n, k, groups, H200)
+    assert us > each.fixed
+    assert each.predicted(m, n, k + 1280, groups, H200) > us
+    assert each.predicted(m, n, k, groups + H200.sms, H200) > us
+    slower = dataclasses.replace(H200, memory=H200.memory / 2)
+    assert each.predicted(m, n, k, groups, slower) >= us
+
+
+def test_a_slow_memory_prefers_what_computes_less_at_a_time() -> None:
+    """An H100 draws the weights more slowly, so that fewer CTAs are enough."""
+    shape = (16, 5120, 7168)
+    on_h200, on_h100 = (
+        [each.predicted(*shape, 1, target) for each in STREAMED if each.suits(*shape[:2], 1, 132)]
+        for target in (H200, H100)
+    )
+    assert all(a < b for a, b in zip(on_h200, on_h100, strict=True))
+    assert max(on_h100) / min(on_h100) < max(on_h200) / min(on_h200)
+
+
+@pytest.mark.parametrize(
+    ("keys", "holds"),
+    [
+        ({"batch_invariant": True}, lambda s: s.split_k == s.warpgroups_k == 1),
+        ({"swap_ab": True}, lambda s: s.swap_ab),
+        ({"swap_ab": False}, lambda s: not s.swap_ab),
+        ({"promotion_interval": "none"}, lambda s: not s.swap_ab and s.warpgroups_k == 1),
+        ({"cluster": "2x1"}, lambda s: not s.swap_ab and s.split_k == 1),
+    ],
+)
+@pytest.mark.parametrize("m", [1, 40, 64, 100])
+def test_what_a_spec_rules_out(keys: dict[str, object], holds, m: int) -> None:
+    found = streaming_structures(request(**keys), m, 4096, 7168, 1, H200)
+    assert found
+    assert all(map(holds, found))
+
+
+def test_what_a_spec_asks_for_comes_first() -> None:
+    first = streaming_structures(request(warpgroups="1x1x3"), 16, 4096, 7168, 1, H200)[0]
+    assert first.warpgroups_k == 3
+    split = streaming_structures(request(split_k=2), 16, 4096, 7168, 1, H200)[0]
+    assert split.split_k == 2
+
+
+def test_blocks_of_128_rows_with_one_group_take_tiles_that_divide_them() -> None:
+    plan = lower(request(grouping="contiguous", groups=4, expected_m=20, n=4096, k=7168))
+    assert plan.tile.m in (16, 32, 64, 128)
+    with pytest.raises(SpecError, match="24"):
+        lower(request(grouping="contiguous", groups=4, tile="24x64", swap_ab=True))
+
+
+# --- The rates and the times that they stand on ------------------------------------------------
+
+
+@pytest.fixture
+def fit_planner(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    pytest.importorskip("numpy")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import fit_planner
+
+    yield fit_planner
+    sys.modules.pop("fit_planner")
+
+
+def test_the_rates_choose_well_among_what_was_timed(fit_planner: ModuleType) -> None:
+    results = BENCHMARKS / "results"
+    few = fit_planner.read([results / "fit-few-rows-nvidia-h200.csv.xz"])
+    many = fit_planner.read([results / "fit-many-rows-nvidia-h200.csv.xz"])
+    assert (len(few), len(many)) == (517, 127)
+    told = fit_planner.judge(few, fit_planner.streamed_costs(STREAMED))
+    assert int(told.split()[0]) >= 480, told
+    told = fit_planner.judge(many, fit_planner.tile_costs(fit_planner.TILES))
+    assert int(told.split()[0]) >= 118, told
+    # Times of problems that no rate was fitted to.
+    unseen = fit_planner.read([results / "sweep-unseen-earlier-nvidia-h200.csv.xz"])
+    told = fit_planner.judge(unseen, fit_planner.streamed_costs(STREAMED))
+    assert int(told.split()[0]) >= 19, told
