@@ -25,7 +25,7 @@ import numpy as np
 
 from gemmgen.passes.few_rows import MOST_ROWS, STREAMED, Streamed
 from gemmgen.passes.structure import Structure
-from gemmgen.passes.structures import TILES, predicted_cost
+from gemmgen.passes.structures import LAST_WAVE, TILES, predicted_cost
 from gemmgen.target import H200
 
 NAME = re.compile(
@@ -36,7 +36,9 @@ NAME = re.compile(
 CLOSE = 1.03
 Shape = tuple[int, int, int]
 Kernel = tuple[bool, int, int, int, int, int, int, int, bool]  # but for stages and unroll
-Times = dict[str, float]  # by kernel name
+Times = dict[str, float]  # us, by kernel name
+# What the planner thinks each of its structures costs on a problem, and what that took.
+Costs = Callable[[Shape, Times], list[tuple[float, float]]]
 
 
 def main() -> None:
@@ -46,20 +48,17 @@ def main() -> None:
     if few:
         fitted = tuple(fit_streamed(each, few) for each in STREAMED)
         for each in fitted:
-            rates = (each.fixed, each.tile, each.k_tile, each.k_tile_rows, each.stream)
-            print(describe(each.structure), each.least_m, each.most_m, *(f"{r:.3f}" for r in rates))
+            rates = (f"{getattr(each, name):.3f}" for name in RATES)
+            print(describe(each.structure), each.least_m, each.most_m, *rates)
         for title, table in (("as shipped", STREAMED), ("fitted", fitted)):
             print(f"up to {MOST_ROWS} rows, {title}: {judge(few, streamed_costs(table))}")
     if many:
         tiles, last_wave = fit_tiles(many)
         for tile in tiles:
-            print(
-                describe(tile),
-                f"rate={tile.rate}, overhead_k={tile.overhead_k}",
-            )
+            print(describe(tile), f"rate={tile.rate}, overhead_k={tile.overhead_k}")
         print(f"last wave {last_wave:.3f}")
-        for title, table in (("as shipped", TILES), ("fitted", tiles)):
-            print(f"more rows, {title}: {judge(many, tile_costs(table))}")
+        print(f"more rows, as shipped: {judge(many, tile_costs(TILES))}")
+        print(f"more rows, fitted: {judge(many, tile_costs(tiles, last_wave))}")
 
 
 def describe(s: Structure) -> str:
@@ -114,6 +113,7 @@ def sample(s: Structure, times: Times, m: int, exact: bool) -> float | None:
 
 
 def weight(us: float, fastest: float) -> float:
+    """What a kernel counts: one that takes a tenth longer than the fastest, half as much."""
     return 0.15 + float(np.exp((1 - us / fastest) / 0.1))
 
 
@@ -126,6 +126,7 @@ LEAST_SAMPLES = 8
 
 
 def streamed_times(each: Streamed, problems: dict[Shape, Times]) -> list[tuple[Shape, float]]:
+    """The problems on which a structure was timed and for which its rates are to hold."""
     alike = [s for s in STREAMED if kernel_of(s.structure) == kernel_of(each.structure)]
     exact = any(s.least_m <= each.most_m and each.least_m <= s.most_m for s in alike if s != each)
     found = []
@@ -137,6 +138,7 @@ def streamed_times(each: Streamed, problems: dict[Shape, Times]) -> list[tuple[S
 
 
 def fit_streamed(each: Streamed, problems: dict[Shape, Times]) -> Streamed:
+    """The structure with rates of least error of the logarithms; as it was where few times are."""
     from scipy.optimize import least_squares
 
     samples = streamed_times(each, problems)
@@ -179,10 +181,9 @@ def streamed_costs(
 
 # --- More rows ----------------------------------------------------------------------------------
 
-LAST_WAVE = 0.775
-
 
 def tile_times(s: Structure, shape: Shape, times: Times) -> float | None:
+    """The time of a tile, stored as the planner would: at once where nothing comes after it."""
     one_wave = -(-shape[0] // s.tile_m) * -(-shape[1] // s.tile_n) <= H200.sms
     return sample(
         dataclasses.replace(s, late_store=s.late_store and not one_wave), times, shape[0], False
@@ -197,13 +198,7 @@ def fit_tiles(problems: dict[Shape, Times]) -> tuple[tuple[Structure, ...], floa
         shape: {i: us for i, s in enumerate(TILES) if (us := tile_times(s, shape, times))}
         for shape, times in problems.items()
     }
-    start = np.log(
-        [
-            *(s.rate for s in TILES),
-            *(float(s.overhead_k) for s in TILES),
-            LAST_WAVE,
-        ]
-    )
+    start = np.log([*(s.rate for s in TILES), *(float(s.overhead_k) for s in TILES), LAST_WAVE])
 
     def unpacked(z: np.ndarray) -> tuple[tuple[Structure, ...], float]:
         values, count = np.exp(z), len(TILES)
@@ -234,10 +229,13 @@ def fit_tiles(problems: dict[Shape, Times]) -> tuple[tuple[Structure, ...], floa
     return tuple(rounded), last_wave
 
 
-def tile_costs(table: Sequence[Structure]) -> Callable[[Shape, Times], list[tuple[float, float]]]:
+def tile_costs(table: Sequence[Structure], last_wave: float = LAST_WAVE) -> Costs:
     def costs(shape: Shape, times: Times) -> list[tuple[float, float]]:
-        found = ((predicted_cost(s, *shape, H200.sms), tile_times(s, shape, times)) for s in table)
-        return [(cost, us) for cost, us in found if us is not None]
+        return [
+            (predicted_cost(s, *shape, H200.sms, last_wave=last_wave), us)
+            for s in table
+            if (us := tile_times(s, shape, times)) is not None
+        ]
 
     return costs
 
@@ -245,9 +243,7 @@ def tile_costs(table: Sequence[Structure]) -> Callable[[Shape, Times], list[tupl
 # --- The judgement ------------------------------------------------------------------------------
 
 
-def judge(
-    problems: dict[Shape, Times], costs: Callable[[Shape, Times], list[tuple[float, float]]]
-) -> str:
+def judge(problems: dict[Shape, Times], costs: Costs) -> str:
     """How the kernel of the least cost compares with the fastest of all that were timed."""
     ratios = []
     for shape, times in problems.items():
