@@ -81,8 +81,7 @@ class Streamed:
         s = self.of(m)
         together = s.cluster_m * s.split_k
         sms -= sms % together
-        ctas = groups * -(-m // s.tile_m) * -(-n // s.tile_n) * s.split_k
-        return *divmod(ctas, sms), sms
+        return *divmod(s.tiles(m, n, groups) * s.split_k, sms), sms
 
 
 def swapped_structure(tile_m: int, tile_n: int, tile_k: int) -> Structure:
@@ -170,10 +169,8 @@ def streaming_structures(
     ranked: list[Structure] = []
     for _, _, structure in sorted(found, key=lambda each: each[:2]):
         ranked.append(structure)
-        if (
-            structure.swap_ab
-            and (height := 1 << (structure.tile_m - 1).bit_length()) > structure.tile_m
-        ):
+        height = 1 << (structure.tile_m - 1).bit_length()
+        if height > structure.tile_m:
             # Tiles of m rows are refused where a block of 128 rows has one group; these are not.
             ranked.append(dataclasses.replace(structure, tile_m=height))
     return ranked
@@ -189,11 +186,14 @@ def _told(s: Structure, us: float, n: int, groups: int) -> Structure:
 
 
 def _may_be(spec: GemmSpec, s: Structure) -> bool:
-    """Whether the spec allows the structure, and templates/few_rows has what it asks for."""
+    """Whether the spec leaves room for the structure.
+
+    What is asked for outright is not held back here: the pass that refuses it says why.
+    """
     shared = s.split_k * s.warpgroups_k > 1
     if spec.swap_ab not in ("auto", s.swap_ab) or (shared and spec.batch_invariant):
         return False
-    if not (shared or s.swap_ab):
+    if spec.swap_ab is True or not (shared or s.swap_ab):
         return True
     clustered = spec.cluster != "auto" and (spec.cluster.m, spec.cluster.n) != (1, 1)
     return _built(spec) and not clustered

@@ -35,3 +35,7 @@ class Structure:
     def totals(self) -> int:
         """FP32 sums of a thread of the consumer warpgroups."""
         return self.tile_m * self.tile_n // (128 * self.warpgroups_m * self.warpgroups_n)
+
+    def tiles(self, m: int, n: int, groups: int = 1) -> int:
+        """Of D, in all groups."""
+        return groups * -(-m // self.tile_m) * -(-n // self.tile_n)

@@ -15,7 +15,6 @@ from gemmgen.passes.few_rows import (
     LEAST_UNSWAPPED_M,
     MOST_ROWS,
     SHARED_STAGES,
-    STREAMED,
     streaming_structures,
     swapped_structure,
 )
@@ -104,14 +103,13 @@ def candidate_structures(spec: GemmSpec, problem: Problem, target: Target) -> It
         ranked = [_of_tile(spec)]
     else:
         ranked = _ranked(spec, problem, GROUPINGS[spec.grouping], target)
+    m, n, groups = problem.expected_m, problem.n or ASSUMED_N, problem.groups
     for structure in ranked:
-        n, groups = problem.n or ASSUMED_N, problem.groups
-        one_wave = _tiles(structure, problem.expected_m, n, groups) <= target.sms
-        if structure.late_store and one_wave:
+        if structure.late_store and structure.tiles(m, n, groups) <= target.sms:
             # Nothing comes after a tile: masked 2 x 512x4096x7168 46.3 us, stored at once 45.7.
             structure = dataclasses.replace(structure, late_store=False)
-            if spec.grouping == "masked" and _in_pairs(structure, problem.expected_m):
-                structure = dataclasses.replace(structure, cluster_m=2)
+            if spec.tile == "auto" and spec.grouping == "masked" and _in_pairs(structure, m):
+                yield _obeying(spec, dataclasses.replace(structure, cluster_m=2))
         yield _obeying(spec, structure)
 
 
@@ -121,7 +119,7 @@ def _in_pairs(s: Structure, m: int) -> bool:
     Where weights of several groups stream through in one wave that helps: masked 4 x 256x4096x7168
     47.4 us and 48.8, 2 x 512 45.9 and 46.5, 1 x 1024 45.0 and 45.4 (H200).
     """
-    return -(-m // s.tile_m) % 2 == 0
+    return s.tiles(m, n=1) % 2 == 0
 
 
 def _of_tile(spec: GemmSpec) -> Structure:
@@ -131,9 +129,8 @@ def _of_tile(spec: GemmSpec) -> Structure:
     reason = "asked for"
     if spec.swap_ab is True or (spec.swap_ab == "auto" and tile_m < LEAST_UNSWAPPED_M):
         return dataclasses.replace(swapped_structure(tile_m, tile_n, tile_k), reason=reason)
-    plain = (each.structure for each in STREAMED if each.structure.warpgroups_k == 1)
-    for known in (*TILES, *plain):
-        if (known.tile_m, known.tile_n, known.split_k) == (tile_m, tile_n, 1):
+    for known in TILES:
+        if (known.tile_m, known.tile_n) == (tile_m, tile_n):
             return dataclasses.replace(known, tile_k=tile_k, reason=reason)
     warpgroups_m = {64: 1, 192: 3}.get(tile_m, 2)
     warpgroups_n = 2 if tile_m == 64 and tile_n > 128 else 1
@@ -173,14 +170,11 @@ def _ranked(
     n = problem.n or ASSUMED_N
     k = problem.k or ASSUMED_K
     m, groups = problem.expected_m, problem.groups
-    few: list[Structure] = []
-    if spec.swap_ab is True or m <= MOST_ROWS:
-        few = streaming_structures(spec, m, n, k, groups, target)
-    if few or spec.swap_ab is True:
-        return few
-    if spec.schedule == "a_stationary":
+    if spec.schedule == "a_stationary" and spec.swap_ab is not True:
         ranked = sorted(TILES, key=lambda s: predicted_cost(s, m, n, k, sms))
         return [dataclasses.replace(s, reason=_waves(s, m, n, sms, 1)) for s in ranked]
+    if spec.swap_ab is True or m <= MOST_ROWS:
+        return streaming_structures(spec, m, n, k, groups, target)
     # The scheduler's state does not fit beside the 160 registers of three warpgroups.
     kept = spec.promotion_interval == "none" or DTYPES[problem.a].bits > 8
     most = 4 if grouping.index is None else 2
@@ -239,7 +233,7 @@ def predicted_cost(
     rows = groups * -(-m // s.tile_m)
     if s.a_stationary and _evenly(rows, sms):
         sms -= sms % rows
-    full, rest = divmod(_tiles(s, m, n, groups), sms)
+    full, rest = divmod(s.tiles(m, n, groups), sms)
     waves = full + (last_wave + (1 - last_wave) * rest / sms if rest and full else float(rest > 0))
     elements = s.tile_m * s.tile_n / s.rate
     # Boxes of A end where A does: a tile that has all rows loads no zeros.
@@ -249,10 +243,6 @@ def predicted_cost(
     return waves * elements * (k + s.overhead_k)
 
 
-def _tiles(s: Structure, m: int, n: int, groups: int) -> int:
-    return groups * -(-m // s.tile_m) * -(-n // s.tile_n)
-
-
 def _waves(s: Structure, m: int, n: int, sms: int, groups: int) -> str:
-    tiles = _tiles(s, m, n, groups)
+    tiles = s.tiles(m, n, groups)
     return f"least predicted time: {tiles} tiles are {tiles / sms:.2f} waves of {sms} CTAs"

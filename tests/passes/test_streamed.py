@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -107,29 +106,62 @@ def test_blocks_of_128_rows_with_one_group_take_tiles_that_divide_them() -> None
         lower(request(grouping="contiguous", groups=4, tile="24x64", swap_ab=True))
 
 
+def test_swapped_is_refused_by_who_knows_why() -> None:
+    with pytest.raises(SpecError, match="D of 16 bits"):
+        lower(request(swap_ab=True, d={"dtype": "f32"}, expected_m=16))
+    plan = lower(request(swap_ab=True, cluster="2x1", expected_m=16, n=4096, k=7168))
+    assert plan.mma.swap_ab
+    assert plan.cluster.m == 2
+
+
+def test_a_in_shared_memory_has_tiles_of_its_own() -> None:
+    """The rates of few rows are not those of that schedule."""
+    plan = lower(request(schedule="a_stationary", n=32768, k=512, expected_m=128))
+    assert plan.pipeline.a_stationary
+    assert (plan.tile.m, plan.tile.n) == (128, 256)
+
+
+MASKED = {"grouping": "masked", "groups": 4, "n": 4096, "k": 7168}
+
+
+@pytest.mark.parametrize(
+    ("keys", "cluster_m"),
+    [
+        ({"expected_m": 256}, 2),
+        ({"expected_m": 300}, 1),  # three tiles
+        ({"expected_m": 1024}, 1),  # several waves
+        ({"expected_m": 256, "cluster": "1x1"}, 1),
+        # What is asked for has no pairs that nobody asked for, nor is it refused because of them.
+        ({"expected_m": 256, "raster": 1}, 1),
+        ({"expected_m": 256, "tile": "128x256", "raster": 1}, 1),
+    ],
+)
+def test_masked_groups_of_one_wave_share_b_in_pairs(
+    keys: dict[str, object], cluster_m: int
+) -> None:
+    plan = lower(request(**MASKED, **keys))
+    assert (plan.cluster.m, plan.cluster.n) == (cluster_m, 1)
+    if keys["expected_m"] == 256:
+        assert (plan.tile.m, plan.tile.n) == (128, 256)
+
+
 # --- The rates and the times that they stand on ------------------------------------------------
 
 
-@pytest.fixture
-def fit_planner(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def test_the_planner_chooses_well_among_what_was_timed(
+    script: Callable[[str], ModuleType],
+) -> None:
     pytest.importorskip("numpy")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import fit_planner
-
-    yield fit_planner
-    sys.modules.pop("fit_planner")
-
-
-def test_the_rates_choose_well_among_what_was_timed(fit_planner: ModuleType) -> None:
+    fit_planner = script("fit_planner")
     results = BENCHMARKS / "results"
     few = fit_planner.read([results / "fit-few-rows-nvidia-h200.csv.xz"])
     many = fit_planner.read([results / "fit-many-rows-nvidia-h200.csv.xz"])
     assert (len(few), len(many)) == (517, 127)
-    told = fit_planner.judge(few, fit_planner.streamed_costs(STREAMED))
+    told = fit_planner.judge(few, fit_planner.planned)
     assert int(told.split()[0]) >= 480, told
-    told = fit_planner.judge(many, fit_planner.tile_costs(fit_planner.TILES))
+    told = fit_planner.judge(many, fit_planner.planned)
     assert int(told.split()[0]) >= 118, told
     # Times of problems that no rate was fitted to.
     unseen = fit_planner.read([results / "sweep-unseen-earlier-nvidia-h200.csv.xz"])
-    told = fit_planner.judge(unseen, fit_planner.streamed_costs(STREAMED))
+    told = fit_planner.judge(unseen, fit_planner.planned)
     assert int(told.split()[0]) >= 19, told
