@@ -24,21 +24,24 @@ from pathlib import Path
 import numpy as np
 
 from gemmgen.passes.few_rows import MOST_ROWS, STREAMED, Streamed
+from gemmgen.passes.problem import admit
 from gemmgen.passes.structure import Structure
-from gemmgen.passes.structures import LAST_WAVE, TILES, predicted_cost
+from gemmgen.passes.structures import LAST_WAVE, TILES, candidate_structures, predicted_cost
+from gemmgen.spec import GemmSpec
 from gemmgen.target import H200
 
 NAME = re.compile(
     r"gemm_e4m3_1x128_e4m3_128x128_bf16_n\d+_k\d+_(?P<swap>swap)?t(?P<tile>\d+x\d+)x128"
-    r"_w(?P<w>[\dx]+)_c(?P<c>[\dx]+)_s(?P<s>\d+)_u(?P<u>\d+)(?P<late>_late)?(?:_ew)?"
-    r"(?:_r\d+)?(?:_bfirst)?"
+    r"_w(?P<w>[\dx]+)_c(?P<c>[\dx]+)_s(?P<s>\d+)_u\d+(?:_ew)?(?P<late>_late)?"
+    r"(?P<stays>_astat)?(?:_r\d+)?(?:_bfirst)?"
 )
 CLOSE = 1.03
 Shape = tuple[int, int, int]
-Kernel = tuple[bool, int, int, int, int, int, int, int, bool]  # but for stages and unroll
+Kernel = tuple[bool, int, int, int, int, int, int, int, bool, bool]  # but for stages and unroll
 Times = dict[str, float]  # us, by kernel name
-# What the planner thinks each of its structures costs on a problem, and what that took.
+# What each structure is thought to cost on a problem, and what it took.
 Costs = Callable[[Shape, Times], list[tuple[float, float]]]
+Choice = Callable[[Shape, Times], float | None]  # what the chosen one took, if it was timed
 
 
 def main() -> None:
@@ -46,19 +49,19 @@ def main() -> None:
     few = {shape: times for shape, times in problems.items() if shape[0] <= MOST_ROWS}
     many = {shape: times for shape, times in problems.items() if shape[0] > MOST_ROWS}
     if few:
-        fitted = tuple(fit_streamed(each, few) for each in STREAMED)
+        fitted = [fit_streamed(each, few) for each in STREAMED]
         for each in fitted:
             rates = (f"{getattr(each, name):.3f}" for name in RATES)
             print(describe(each.structure), each.least_m, each.most_m, *rates)
-        for title, table in (("as shipped", STREAMED), ("fitted", fitted)):
-            print(f"up to {MOST_ROWS} rows, {title}: {judge(few, streamed_costs(table))}")
+        print(f"up to {MOST_ROWS} rows, as shipped: {judge(few, planned)}")
+        print(f"up to {MOST_ROWS} rows, fitted: {judge(few, least(streamed_costs(fitted)))}")
     if many:
         tiles, last_wave = fit_tiles(many)
         for tile in tiles:
             print(describe(tile), f"rate={tile.rate}, overhead_k={tile.overhead_k}")
         print(f"last wave {last_wave:.3f}")
-        print(f"more rows, as shipped: {judge(many, tile_costs(TILES))}")
-        print(f"more rows, fitted: {judge(many, tile_costs(tiles, last_wave))}")
+        print(f"more rows, as shipped: {judge(many, planned)}")
+        print(f"more rows, fitted: {judge(many, least(tile_costs(tiles, last_wave)))}")
 
 
 def describe(s: Structure) -> str:
@@ -83,8 +86,9 @@ def read(paths: Iterable[Path]) -> dict[Shape, Times]:
 
 
 def kernel_of(s: Structure) -> Kernel:
-    sizes = (s.tile_m, s.tile_n, s.warpgroups_m, s.warpgroups_n, s.warpgroups_k)
-    return (s.swap_ab, *sizes, s.cluster_m, s.split_k, s.late_store)
+    """Without the height of swapped tiles, which is the problem's."""
+    sizes = (0 if s.swap_ab else s.tile_m, s.tile_n, s.warpgroups_m, s.warpgroups_n, s.warpgroups_k)
+    return (s.swap_ab, *sizes, s.cluster_m, s.split_k, s.late_store, s.a_stationary)
 
 
 def parsed(name: str, m: int) -> tuple[Kernel, int] | None:
@@ -98,7 +102,8 @@ def parsed(name: str, m: int) -> tuple[Kernel, int] | None:
         tile_m = 0
     w_m, w_n, w_k = (*map(int, found["w"].split("x")), 1)[:3]
     c_m, _, split = (*map(int, found["c"].split("x")), 1)[:3]
-    kernel = (bool(found["swap"]), tile_m, tile_n, w_m, w_n, w_k, c_m, split, bool(found["late"]))
+    swapped, late, stays = (bool(found[name]) for name in ("swap", "late", "stays"))
+    kernel = (swapped, tile_m, tile_n, w_m, w_n, w_k, c_m, split, late, stays)
     return kernel, int(found["s"])
 
 
@@ -110,6 +115,16 @@ def sample(s: Structure, times: Times, m: int, exact: bool) -> float | None:
         if kernel and kernel[0] == kernel_of(s) and (not exact or kernel[1] == s.most_stages):
             found.append(us)
     return min(found, default=None)
+
+
+def timed(s: Structure, times: Times, m: int) -> float | None:
+    """The time of a structure with its stages, or else with others, or else stored otherwise."""
+    otherwise = dataclasses.replace(s, late_store=not s.late_store)
+    for each, exact in ((s, True), (s, False), (otherwise, False)):
+        us = sample(each, times, m, exact)
+        if us is not None:
+            return us
+    return None
 
 
 def weight(us: float, fastest: float) -> float:
@@ -166,15 +181,11 @@ def streamed_costs(
 ) -> Callable[[Shape, Times], list[tuple[float, float]]]:
     def costs(shape: Shape, times: Times) -> list[tuple[float, float]]:
         m, n, k = shape
-        found = []
-        for each in table:
-            if each.suits(m, n, 1, H200.sms):
-                us = sample(each.structure, times, m, exact=True)
-                if us is None:
-                    us = sample(each.structure, times, m, exact=False)
-                if us is not None:
-                    found.append((each.predicted(m, n, k, 1, H200), us))
-        return found
+        return [
+            (each.predicted(m, n, k, 1, H200), us)
+            for each in table
+            if each.suits(m, n, 1, H200.sms) and (us := timed(each.structure, times, m)) is not None
+        ]
 
     return costs
 
@@ -184,10 +195,9 @@ def streamed_costs(
 
 def tile_times(s: Structure, shape: Shape, times: Times) -> float | None:
     """The time of a tile, stored as the planner would: at once where nothing comes after it."""
-    one_wave = -(-shape[0] // s.tile_m) * -(-shape[1] // s.tile_n) <= H200.sms
-    return sample(
-        dataclasses.replace(s, late_store=s.late_store and not one_wave), times, shape[0], False
-    )
+    m, n, _ = shape
+    late = s.late_store and s.tiles(m, n) > H200.sms
+    return sample(dataclasses.replace(s, late_store=late), times, m, exact=False)
 
 
 def fit_tiles(problems: dict[Shape, Times]) -> tuple[tuple[Structure, ...], float]:
@@ -229,7 +239,7 @@ def fit_tiles(problems: dict[Shape, Times]) -> tuple[tuple[Structure, ...], floa
     return tuple(rounded), last_wave
 
 
-def tile_costs(table: Sequence[Structure], last_wave: float = LAST_WAVE) -> Costs:
+def tile_costs(table: Sequence[Structure], last_wave: float) -> Costs:
     def costs(shape: Shape, times: Times) -> list[tuple[float, float]]:
         return [
             (predicted_cost(s, *shape, H200.sms, last_wave=last_wave), us)
@@ -243,12 +253,34 @@ def tile_costs(table: Sequence[Structure], last_wave: float = LAST_WAVE) -> Cost
 # --- The judgement ------------------------------------------------------------------------------
 
 
-def judge(problems: dict[Shape, Times], costs: Costs) -> str:
-    """How the kernel of the least cost compares with the fastest of all that were timed."""
+def planned(shape: Shape, times: Times) -> float | None:
+    """The first of the planner's candidates that was timed."""
+    m, n, k = shape
+    spec = GemmSpec(
+        a={"dtype": "e4m3", "scale": "1x128"},
+        b={"dtype": "e4m3", "scale": "128x128"},
+        d={"dtype": "bf16"},
+        n=n,
+        k=k,
+        expected_m=m,
+    )
+    candidates = candidate_structures(spec, admit(spec), H200)
+    found = (timed(structure, times, m) for structure in candidates)
+    return next((us for us in found if us is not None), None)
+
+
+def least(costs: Costs) -> Choice:
+    """The structure of the least cost."""
+    return lambda shape, times: min(costs(shape, times), default=(0.0, None))[1]
+
+
+def judge(problems: dict[Shape, Times], choice: Choice) -> str:
+    """How the chosen kernels compare with the fastest of all that were timed."""
     ratios = []
     for shape, times in problems.items():
-        if found := costs(shape, times):
-            ratios.append(min(found)[1] / min(times.values()))
+        us = choice(shape, times)
+        if us is not None:
+            ratios.append(us / min(times.values()))
     close = sum(ratio < CLOSE for ratio in ratios)
     mean = statistics.geometric_mean(ratios)
     return f"{close} of {len(ratios)} within 3 %, {mean:.4f} on average, {max(ratios):.3f} at worst"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from command_line import Run, runner
@@ -43,3 +47,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def update_generated(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-generated"))
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script of benchmarks/ by its name, for one test."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if Path(file).parent.name == "benchmarks":
+            del sys.modules[name]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -33,18 +34,15 @@ def us(work: Work) -> float:
 
 
 def test_the_median_error_on_the_measured_times_is_small(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import fit_model
-
+    fit_model = script("fit_model")
     samples = list(fit_model.read(BENCHMARKS / "results" / "dense-nvidia-h200.jsonl"))
     errors = [fit_model.error(sample, H200) for sample in samples]
     with capsys.disabled():
         print(f" median error of {len(errors)} times: {statistics.median(errors):.1%}")
     assert len(errors) >= 21
     assert statistics.median(errors) <= MOST_WRONG
-    sys.modules.pop("fit_model")
 
 
 @pytest.mark.parametrize("size", ["m", "n", "k"])

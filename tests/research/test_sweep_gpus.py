@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -37,14 +36,12 @@ Run = Callable[..., list[dict[str, object]]]
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    found = importlib.import_module("sweep_gpus")
+def benchmark(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    found = script("sweep_gpus")
     monkeypatch.setattr(found, "SWEEP", (sys.executable, "-c", COMMAND))
     monkeypatch.setattr(found, "visible_gpus", lambda: TWO)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    yield found
-    sys.modules.pop("sweep_gpus")
+    return found
 
 
 @pytest.fixture
