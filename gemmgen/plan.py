@@ -126,21 +126,6 @@ class Mma:
         return self.n // 2
 
     @property
-    def operand_a(self) -> int:
-        """Number of the asm operand with A's descriptor; it follows the accumulators."""
-        return self.accumulators
-
-    @property
-    def operand_b(self) -> int:
-        """Number of the asm operand with B's descriptor."""
-        return self.accumulators + 1
-
-    @property
-    def operand_accumulate(self) -> int:
-        """Number of the asm operand that says whether to add to the accumulators."""
-        return self.accumulators + 2
-
-    @property
     def totals(self) -> int:
         """FP32 registers a thread that hold promoted sums."""
         return self.waves_m * self.waves_n * self.accumulators
@@ -300,6 +285,16 @@ class KernelPlan:
     params: tuple[KernelParam, ...]
     launch: Launch
     sass: Sass
+
+    @property
+    def mma_steps(self) -> int:
+        """wgmma along K of a promotion interval, or of a K tile where sums are kept longer."""
+        interval = None if self.promotion.kept else self.promotion.interval_k
+        return (interval or self.tile.k) // self.mma.k
+
+    def interval_bytes(self, operand: Operand) -> int:
+        """From one interval's K to the next, of an operand in shared memory."""
+        return self.mma_steps * operand.mma_bytes
 
     @property
     def for_few_rows(self) -> bool:

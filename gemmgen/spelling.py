@@ -9,41 +9,9 @@ from dataclasses import dataclass
 
 from gemmgen.grouping import Grouping
 from gemmgen.plan import KernelPlan, Operand, Scales
+from gemmgen.spelling_function import DeviceFunction
 from gemmgen.spelling_tma import TmaLoad, tma_load
-
-WIDTH = 100  # columns of a line
-
-
-@dataclass(frozen=True)
-class DeviceFunction:
-    """A function of the kernel's text: its parameters, and what its one caller passes."""
-
-    name: str
-    parameters: tuple[tuple[str, str], ...]  # declaration, argument
-
-    @property
-    def declaration(self) -> str:
-        return _wrapped(f"DEVICE void {self.name}(", [p[0] for p in self.parameters], ")", 0)
-
-    def call(self, column: int, of: str = "") -> str:
-        """The call, for a line that begins at a column; `of` are template arguments."""
-        opening = f"{self.name}{of}("
-        return _wrapped(opening, [p[1] for p in self.parameters], ");", column)
-
-
-def _wrapped(opening: str, items: list[str], closing: str, column: int) -> str:
-    """`opening` and the items with commas, broken where lines end, each below the first item."""
-    lines: list[str] = []
-    line = opening
-    indent = " " * (column + len(opening))
-    for i, item in enumerate(items):
-        last = i + 1 == len(items)
-        piece = item + (closing + " {" if last else ",")  # room for the brace of a definition
-        if column * (not lines) + len(line) + len(piece) + 1 > WIDTH and line not in ("", opening):
-            lines.append(line.rstrip())
-            line = indent
-        line += ("" if line.endswith(("(", " ")) else " ") + item + (closing if last else ",")
-    return "\n".join([*lines, line])
+from gemmgen.spelling_wgmma import WgmmaStatement, wgmma_statement
 
 
 @dataclass(frozen=True)
@@ -89,6 +57,10 @@ class Spelling:
         a, b = self._plan.promotion.scales_a, self._plan.promotion.scales_b
         names = [", scales_a"] * (a.way in ("stage", "ahead")) + [", scales_b"] * (b.way == "ahead")
         return "scales" + "".join(names) if names else ""
+
+    @property
+    def wgmma(self) -> WgmmaStatement:
+        return wgmma_statement(self._plan)
 
     @property
     def k_tile_of_a(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemmgen.grouping import Grouping
 from gemmgen.plan import KernelPlan
-from gemmgen.spelling import DeviceFunction
+from gemmgen.spelling_function import DeviceFunction
 
 CUDA_TYPES = {
     "u32": "uint32_t",

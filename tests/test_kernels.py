@@ -196,8 +196,8 @@ SABOTAGE = {
     "too few bytes expected": ("barrier_expect(full, stage_bytes)", "barrier_expect(full, 128)"),
     "no wait for wgmma": ("wgmma_wait(accumulators);", ""),
     "the stage is given back too early": (
-        "wgmma_commit();",
-        "wgmma_commit(); if (lane == 0) barrier_arrive(ring.empty());",
+        "multiply_scales(scales, scales_a, scales_b);",
+        "multiply_scales(scales, scales_a, scales_b); if (lane == 0) barrier_arrive(ring.empty());",
     ),
     "no fence between threads and the copy engine": (
         'asm volatile("fence.proxy.async.shared::cta;" ::: "memory");',

@@ -26,6 +26,7 @@ from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
 LEAST_STAGES = 2
+LATE_UNROLL = 2  # K tiles in straight-line code beside a store of the tile before
 
 
 def choose_pipeline(
@@ -61,9 +62,10 @@ def choose_pipeline(
         )
     least = -(-LEAST_STAGES // turns) * turns
     tight = _registers_are_tight(problem, grouping, warps, mma, promotion)
-    by_column = promotion.scales_b.way == "stage"
     crowded = _crowded(grouping, promotion)
-    unroll, unroll_reason = _unroll(spec, problem, structure, tile, tight, by_column, crowded)
+    unroll, unroll_reason = _unroll(
+        spec, problem, structure, tile, promotion, store, tight, crowded
+    )
     early_wait = structure.early_wait and promotion.parts == 1 and not promotion.kept
     if spec.early_wait is True and not early_wait:
         raise SpecError(
@@ -131,20 +133,29 @@ def _unroll(
     problem: Problem,
     structure: Structure,
     tile: Tile,
+    promotion: Promotion,
+    store: Store,
     tight: bool,
-    by_column: bool,
     crowded: bool,
 ) -> tuple[int, str]:
     if spec.unroll != "auto":
         return structure.unroll, "asked for"
     if crowded:
         return 1, "more scales than usual beside the scheduler of groups: registers are tight"
-    if by_column and structure.unroll > 2:
-        return 2, "a scale a column: registers are tight"
+    if promotion.scales_b.way == "stage":
+        return 1, "a scale a column: registers are tight, the K loop stays a loop"
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
     if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
+    streams = store.late and not structure.a_stationary
+    if streams and structure.unroll > LATE_UNROLL and _scaled_by_blocks(promotion):
+        return LATE_UNROLL, "as fast as more with a late store, and compiled sooner"
     return structure.unroll, "descriptor arithmetic folds into immediates"
+
+
+def _scaled_by_blocks(promotion: Promotion) -> bool:
+    """Scales 1xC of A and RxC of B: with others ptxas 12.8 spills where it sees two K tiles."""
+    return (promotion.scales_a.way, promotion.scales_b.way) == ("stage", "ahead")
 
 
 def _crowded(grouping: Grouping, promotion: Promotion) -> bool:

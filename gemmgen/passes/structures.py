@@ -28,6 +28,7 @@ from gemmgen.target import H100, Target
 # A thread with more of them spilled with most pairs of C, operations and new scales, and beside the
 # scheduler of groups with scales other than 1x128 and 128x128 (ptxas 12.8).
 MOST_TOTALS_OF_STEPS = 96
+MOST_TOTALS_OF_COLUMNS = 88  # beside that scheduler, with a scale a column of B and D of 4 bytes
 
 # Fits 160 registers a thread only where N is compiled in and D takes no further step.
 WHOLE_WAVES = (192, 176)
@@ -183,18 +184,21 @@ def _ranked(
     crowded = _steps_out(problem) > 1 or bool(
         grouping.grouped and not grouping.sliced and not known
     )
+    columns = has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4
+    indexed = grouping.index is not None
+    most_totals = MOST_TOTALS_OF_COLUMNS if indexed and columns else MOST_TOTALS_OF_STEPS
     tiles = tuple(
         dataclasses.replace(s, rate=s.rate * shares.get((s.tile_m, s.tile_n), 1))
         for s in (KEPT_TILES if kept else TILES)
         if s.warpgroups_m <= most
-        and (not crowded or s.totals <= MOST_TOTALS_OF_STEPS)
+        and (not crowded or s.totals <= most_totals)
         and (plain or (s.tile_m, s.tile_n) != WHOLE_WAVES)
     )
     if not kept and _a_stays(spec, problem, m, n, sms):
         tiles = (A_STATIONARY, *tiles)
     ranked = sorted(tiles, key=lambda s: predicted_cost(s, m, n, k, sms, groups))
     whole = grouping.index is None or grouping.sliced
-    if whole and has_columns(problem.scale_b) and DTYPES[problem.d].bytes == 4:
+    if whole and columns:
         ranked.insert(0, COLUMN_TILE_WITH_C if _steps_out(problem) else COLUMN_TILE)
     return [dataclasses.replace(s, reason=_waves(s, m, n, sms, groups)) for s in ranked]
 

@@ -25,7 +25,7 @@ constexpr uint32_t kConsumerWarps = 8;
 constexpr uint32_t kThreads = 384;  // one producer warpgroup among them
 
 // One wgmma covers a warpgroup's part; registers of a thread that it writes.
-constexpr uint32_t kMmaK = 32, kAccumulators = 32;
+constexpr uint32_t kAccumulators = 32;
 constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
@@ -135,41 +135,41 @@ DEVICE void load_shared(float (&v)[4], uint32_t address) {
 }
 
 // ---- wgmma (PTX ISA, Asynchronous Warpgroup Level Matrix Instructions) ----------------------
-// A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x kMmaN result:
+// A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x 64 result:
 //   row = 16 * warp + 8 * h + lane / 4,  column = 8 * j + 2 * (lane % 4) + i
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D_ALL \
   D4(0), D4(4), D4(8), D4(12), D4(16), D4(20), D4(24), D4(28)
-DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
+#define D_TEXT \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15," \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+// low_a, low_b: numbers of the operands with the low words of its descriptors.
+#define WGMMA(low_a, low_b, accumulate) \
+  "mov.b64 a, { %" #low_a ", %40 };\nmov.b64 b, { %" #low_b ", %40 };\n" \
+  "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {" D_TEXT "}, " \
+  "a, b, " #accumulate ", 1, 1;\n"
+// All wgmma of a promotion interval; the first overwrites, so that partial sums need no zeroing.
+// NOTE: one statement, for the compiler takes its time over its registers.
+DEVICE void wgmma(float (&d)[kAccumulators], uint32_t a, uint32_t b) {
+  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // 128-byte swizzle; from eight rows to the next
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, %32, %33, p, 1, 1;\n}"
-      : D_ALL : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
+      "{\n.reg .pred first, later;\n.reg .b64 a, b;\n"
+      "setp.ne.b32 first, 0, 0;\nsetp.eq.b32 later, 0, 0;\nwgmma.fence.sync.aligned;\n"
+      WGMMA(32, 36, first) WGMMA(33, 37, later) WGMMA(34, 38, later) WGMMA(35, 39, later)
+      "wgmma.commit_group.sync.aligned;\n}"
+      : D_ALL
+      : "r"(a), "r"(a + 2), "r"(a + 4), "r"(a + 6),
+        "r"(b), "r"(b + 2), "r"(b + 4), "r"(b + 6), "n"(kHigh)
+      : "memory");
 }
-// NOTE: fence and wait name the accumulators. The compiler takes wgmma for synchronous and would
-// be free to copy or to use these registers while it is under way.
-DEVICE void wgmma_fence(float (&d)[kAccumulators]) {
-  asm volatile("wgmma.fence.sync.aligned;" : D_ALL::"memory");
-}
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// NOTE: names the accumulators. The compiler takes wgmma for synchronous, and would be free to read
+// these registers while it is under way.
 DEVICE void wgmma_wait(float (&d)[kAccumulators]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : D_ALL::"memory");
 }
-
-// Matrix descriptor, 128-byte swizzle, in units of 16 bytes; eight rows are 1024 bytes.
-// NOTE: the low word is kept apart because 32-bit sums fold into immediates; 64-bit sums would put
-// about twenty uniform instructions in front of the first wgmma.
+// The low word of a matrix descriptor, in units of 16 bytes.
 DEVICE uint32_t descriptor_low(uint32_t address, uint32_t leading) {
   return (address & 0x3ffff) >> 4 | leading >> 4 << 16;
-}
-DEVICE uint64_t descriptor(uint32_t low) {
-  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // swizzle; from eight rows to the next
-  uint64_t descriptor;
-  asm("mov.b64 %0, { %1, %2 };" : "=l"(descriptor) : "r"(low), "r"(kHigh));
-  return descriptor;
 }
 
 // ---- The ring of stages between the producer and the consumers ------------------------------
@@ -295,13 +295,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, const float
   for (; k_tile < k_tiles; k_tile += kConsumersK) {
     const uint32_t a = reads.a + ring.stage * (kBytesA / 16);
     const uint32_t b = reads.b + ring.stage * (kBytesB / 16);
-    wgmma_fence(accumulators);
-#pragma unroll
-    for (uint32_t k = 0; k < kTileK; k += kMmaK) {
-      // The first wgmma of a K tile overwrites: partial sums need no zeroing.
-      wgmma(accumulators, descriptor(a + k / 16), descriptor(b + k / 16), k > 0);
-    }
-    wgmma_commit();
+    wgmma(accumulators, a, b);
     multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
     next_b = load_global(scale_b + min(k_tile + kConsumersK, k_tiles - 1));
     wgmma_wait(accumulators);

@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n24576_k1536_t128x256x128_w2x1_c1x1_s4_u4_late_r32
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n24576_k1536_t128x256x128_w2x1_c1x1_s4_u2_late_r32
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -22,15 +22,14 @@ constexpr uint32_t kConsumerWarps = 4 * kConsumersM * kConsumersN;
 constexpr uint32_t kThreads = 384;  // one producer warpgroup among them
 
 // One wgmma, how many of them cover a warpgroup's part, registers of a thread that one writes.
-constexpr uint32_t kMmaM = 64, kMmaN = 128, kMmaK = 32;
+constexpr uint32_t kMmaM = 64, kMmaN = 128;
 constexpr uint32_t kWavesM = 1, kWavesN = 2, kAccumulators = 64;
 
 // Operands in shared memory: rows of one swizzle span; what the matrix descriptors count in.
 constexpr uint32_t kRowBytes = 128;
 constexpr uint32_t kLeadingA = 16, kLeadingB = 16;  // bytes
-constexpr uint32_t kMmaBytesA = 32, kMmaBytesB = 32;  // from one wgmma's K to the next
 
-constexpr uint32_t kIntervalK = 128, kMmaSteps = kIntervalK / kMmaK;  // between two promotions
+constexpr uint32_t kIntervalK = 128;  // between two promotions
 // FP32 scales: for A 1x128, for B 128x128 (rows x elements of K that share one).
 constexpr uint32_t kScaleBlockKA = 128;
 constexpr uint32_t kScaleBlockN = 128;
@@ -121,44 +120,44 @@ DEVICE float load_global(const float* address) {
 }
 
 // ---- wgmma (PTX ISA, Asynchronous Warpgroup Level Matrix Instructions) ----------------------
-// A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x kMmaN result:
+// A thread's accumulator 4j + 2h + i is element (row, column) of the 64 x 128 result:
 //   row = 16 * warp + 8 * h + lane / 4,  column = 8 * j + 2 * (lane % 4) + i
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D_ALL \
   D4(0), D4(4), D4(8), D4(12), D4(16), D4(20), D4(24), D4(28), \
   D4(32), D4(36), D4(40), D4(44), D4(48), D4(52), D4(56), D4(60)
-DEVICE void wgmma(float (&d)[kAccumulators], uint64_t a, uint64_t b, bool accumulate) {
+#define D_TEXT \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15," \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31," \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47," \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+// low_a, low_b: numbers of the operands with the low words of its descriptors.
+#define WGMMA(low_a, low_b, accumulate) \
+  "mov.b64 a, { %" #low_a ", %72 };\nmov.b64 b, { %" #low_b ", %72 };\n" \
+  "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" D_TEXT "}, " \
+  "a, b, " #accumulate ", 1, 1;\n"
+// All wgmma of a promotion interval; the first overwrites, so that partial sums need no zeroing.
+// NOTE: one statement, for the compiler takes its time over its registers.
+DEVICE void wgmma(float (&d)[kAccumulators], uint32_t a, uint32_t b) {
+  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // 128-byte swizzle; from eight rows to the next
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-      "}, %64, %65, p, 1, 1;\n}"
-      : D_ALL : "l"(a), "l"(b), "r"(uint32_t(accumulate)));
+      "{\n.reg .pred first, later;\n.reg .b64 a, b;\n"
+      "setp.ne.b32 first, 0, 0;\nsetp.eq.b32 later, 0, 0;\nwgmma.fence.sync.aligned;\n"
+      WGMMA(64, 68, first) WGMMA(65, 69, later) WGMMA(66, 70, later) WGMMA(67, 71, later)
+      "wgmma.commit_group.sync.aligned;\n}"
+      : D_ALL
+      : "r"(a), "r"(a + 2), "r"(a + 4), "r"(a + 6),
+        "r"(b), "r"(b + 2), "r"(b + 4), "r"(b + 6), "n"(kHigh)
+      : "memory");
 }
-// NOTE: fence and wait name the accumulators. The compiler takes wgmma for synchronous and would
-// be free to copy or to use these registers while it is under way.
-DEVICE void wgmma_fence(float (&d)[kAccumulators]) {
-  asm volatile("wgmma.fence.sync.aligned;" : D_ALL::"memory");
-}
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// NOTE: names the accumulators. The compiler takes wgmma for synchronous, and would be free to read
+// these registers while it is under way.
 DEVICE void wgmma_wait(float (&d)[kAccumulators]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : D_ALL::"memory");
 }
-
-// Matrix descriptor, 128-byte swizzle, in units of 16 bytes; eight rows are 1024 bytes.
-// NOTE: the low word is kept apart because 32-bit sums fold into immediates; 64-bit sums would put
-// about twenty uniform instructions in front of the first wgmma.
+// The low word of a matrix descriptor, in units of 16 bytes.
 DEVICE uint32_t descriptor_low(uint32_t address, uint32_t leading) {
   return (address & 0x3ffff) >> 4 | leading >> 4 << 16;
-}
-DEVICE uint64_t descriptor(uint32_t low) {
-  constexpr uint32_t kHigh = 1 << 30 | 1024 >> 4;  // swizzle; from eight rows to the next
-  uint64_t descriptor;
-  asm("mov.b64 %0, { %1, %2 };" : "=l"(descriptor) : "r"(low), "r"(kHigh));
-  return descriptor;
 }
 
 // ---- The ring of stages between the producer and the consumers ------------------------------
@@ -377,7 +376,7 @@ DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& 
   // whose elements are in registers that totals do not need yet.
 #pragma unroll
   for (uint32_t first = 0; first < 2; ++first)
-#pragma unroll 4
+#pragma unroll 2
   for (uint32_t k_tile = first; k_tile < (first == 0 ? 1 : k_tiles); ++k_tile) {
     barrier_wait(ring.full(), ring.phase);
     const uint32_t a = first_a + ring.stage * (kBytesA / 16);
@@ -386,14 +385,8 @@ DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& 
     for (uint32_t wave = 0; wave < kWavesM * kWavesN; ++wave) {
       const uint32_t wave_m = wave / kWavesN, wave_n = wave % kWavesN;
       if (wave == 0) load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
-      wgmma_fence(accumulators);
-#pragma unroll
-      for (uint32_t step = 0; step < kMmaSteps; ++step) {
-        // The first wgmma of an interval overwrites: partial sums need no zeroing.
-        wgmma(accumulators, descriptor(a + (wave_m * kMmaM * kRowBytes + step * kMmaBytesA) / 16),
-              descriptor(b + (wave_n * kMmaN * kRowBytes + step * kMmaBytesB) / 16), step > 0);
-      }
-      wgmma_commit();
+      wgmma(accumulators, a + (wave_m * kMmaM * kRowBytes) / 16,
+            b + (wave_n * kMmaN * kRowBytes) / 16);
       if (first == 0) store_boxes(packed, map_d, buffers, turn, wave, lane);
       if (wave == 0) {  // while the tensor cores work
         multiply_scales(scales, scales_a, scales_b);
@@ -425,7 +418,7 @@ DEVICE void pack_tile(PackedTile& packed, const Totals& totals, uint32_t row, ui
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n24576_k1536_t128x256x128_w2x1_c1x1_s4_u4_late_r32(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n24576_k1536_t128x256x128_w2x1_c1x1_s4_u2_late_r32(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const __grid_constant__ TensorMap tensor_map_scale_a,
