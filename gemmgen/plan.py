@@ -177,6 +177,17 @@ class Scales:
     block_k: int  # elements of K that share one; 0: all
     rows: int  # stage: FP32 scales of one interval
     bytes: int  # and the shared memory that they take
+    # stage: not by a TMA box, but by a plain copy that keeps their place in lines of 128 bytes
+    by_line: bool = False
+
+    @property
+    def by_map(self) -> bool:
+        """Whether a tensor map says where they lie."""
+        return self.way == "stage" and not self.by_line
+
+    @property
+    def by_pointer(self) -> bool:
+        return self.way != "none" and not self.by_map
 
 
 @dataclass(frozen=True)
@@ -205,8 +216,8 @@ class Promotion:
         return self.k_tiles != 1
 
     def scale_bytes(self, scales: Scales) -> int:
-        """Of one operand's scales, that TMA delivers with a K tile."""
-        return 4 * self.parts * scales.rows
+        """Of one operand's scales in the boxes of a K tile."""
+        return 4 * self.parts * scales.rows if scales.by_map else 0
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,13 @@ class Spelling:
         return f"ring.{name}({k_tile})" if stays else f"{ring}.{name}()"
 
     @property
+    def scales_of_a(self) -> str:
+        """The address of this thread's scales of A of the K tile that has arrived."""
+        line = " + scales_at % 128" * self._plan.promotion.scales_a.by_line
+        thread = "reads.scales_a" if self._plan.for_few_rows else "scale_offset_a"
+        return f"ring.scale_a(){line} + {thread}"
+
+    @property
     def scaled(self) -> bool:
         """Whether scales change along K."""
         return bool(self.factors) or self._plan.promotion.scales_b.way == "stage"
@@ -140,6 +147,7 @@ class Spelling:
                 ("Totals& totals", "totals"),
                 *self._late_store,
                 ("Ring& ring", "ring"),
+                *self._scales_at,
                 *(self._pointer(x) for x, s in self.scales if s.way == "ahead"),
                 ("Problem problem", "problem"),
                 *[("uint32_t first_k_tile", "tile.first_k_tile")] * self._grouping.sliced,
@@ -151,6 +159,32 @@ class Spelling:
                 *[("uint32_t first_scale", "tile.m % 4")] * any_row,
             ),
         )
+
+    @property
+    def few_rows_mainloop(self) -> DeviceFunction:
+        plan = self._plan
+        return DeviceFunction(
+            "mainloop",
+            (
+                ("Totals& totals", "totals"),
+                ("Ring& ring", "ring"),
+                ("const Reads& reads", "reads"),
+                *self._scales_at,
+                ("const float* scale_b", "scales"),
+                ("uint32_t k_tiles", "k_tiles"),
+                *[("uint32_t& k_tile", "k_tile")] * (plan.warps.consumers_k > 1),
+                ("uint32_t lane", "lane"),
+            ),
+        )
+
+    @property
+    def _scales_at(self) -> tuple[tuple[str, str], ...]:
+        """Where a tile's scales of A begin in global memory, the low word, and those of K tiles."""
+        if not self._plan.promotion.scales_a.by_line:
+            return ()
+        first = "first * scale_pitch(problem) + " * (self._plan.cluster.k > 1)
+        start = ("uint32_t scales_at", f"low_word(scale_a + {first}tile.m)")
+        return (start, ("uint32_t pitch", "4 * scale_pitch(problem)"))
 
     @property
     def _late_store(self) -> tuple[tuple[str, str], ...]:
@@ -180,7 +214,8 @@ class Spelling:
 
     @property
     def load_tiles(self) -> DeviceFunction:
-        maps = ["a", "b", *(f"scale_{x}" for x, s in self.scales if s.way == "stage")]
+        maps = ["a", "b", *(f"scale_{x}" for x, s in self.scales if s.by_map)]
+        by_line = self._plan.promotion.scales_a.by_line
         return DeviceFunction(
             "load_tiles",
             (
@@ -188,6 +223,7 @@ class Spelling:
                 ("TileScheduler tile", "tile"),
                 ("Problem problem", "problem"),
                 *((f"const TensorMap& map_{name}", f"tensor_map_{name}") for name in maps),
+                *[("const float* scale_a", "scale_a")] * by_line,
                 *[("uint32_t rank", "rank")] * (self._plan.cluster.k > 1),
             ),
         )
@@ -254,6 +290,9 @@ class Spelling:
     def _scale_copies(self, operand: str, axis: str) -> list[Copy]:
         if dict(self.scales)[operand].way != "stage":
             return []
+        if dict(self.scales)[operand].by_line:
+            place = "ring.scale_a() + low_word(scales) % 128"
+            return [Copy(f"bulk_load({place}, scales, scale_bytes, full);")]
         upper, parts = operand.upper(), self._plan.promotion.parts > 1
         smem = self.in_stage(f"scale_{operand}") + f" + i * kBytesPart{upper}" * parts
         k = "(k + i * kIntervalK)" if parts else "k"
@@ -278,7 +317,7 @@ class Spelling:
         forms = [
             (rank("b"), cluster.multicast_b, plan.operand_b.hinted),
             (rank("a"), cluster.multicast_a, plan.operand_a.hinted),
-            *((rank(f"scale_{x}"), False, False) for x, s in self.scales if s.way == "stage"),
+            *((rank(f"scale_{x}"), False, False) for x, s in self.scales if s.by_map),
         ]
         return [tma_load(*form) for form in dict.fromkeys(forms)]
 

@@ -185,6 +185,25 @@ def test_boxes_are_fitted_where_one_tile_can_have_all_rows(
     assert lower(GemmSpec(**spec(**usual | keys))).operand_a.fitted == fitted
 
 
+@pytest.mark.parametrize(
+    ("keys", "by_line"),
+    [
+        ({"expected_m": 100}, True),
+        ({"expected_m": 100, "grouping": "masked", "groups": 2}, False),
+        ({"m": 100}, True),
+        ({"m": 96}, False),  # every K block begins at a multiple of 128 bytes
+        ({"expected_m": 4096, "tile": "128x128"}, False),  # loads are not all that counts
+        ({"expected_m": 4096, "tile": "64x64", "warpgroups": "1x1x2"}, True),
+        ({"expected_m": 100, "a": {"dtype": "e4m3", "scale": "row"}}, False),
+    ],
+)
+def test_scales_keep_their_place_in_lines(keys: dict[str, Any], by_line: bool) -> None:
+    plan = lower(GemmSpec(**spec(**{"n": 4096, "k": 512} | keys)))
+    (param,) = (param for param in plan.params if param.source == "scale_a")
+    assert plan.promotion.scales_a.by_line == by_line
+    assert by_line <= (param.kind == "pointer")
+
+
 # What a careless edit could do to a kernel; each must be noticed.
 SABOTAGE = {
     "the producer does not wait for an empty stage": (
@@ -227,8 +246,14 @@ CLUSTER_SABOTAGE = {
 FITTED_SABOTAGE = {
     "rows are expected that A does not have": ("kTileM - min(kTileM, problem.m)", "0"),
     "rows beyond the tile are expected": ("min(kTileM, problem.m)", "problem.m"),
-    "scales are expected that A does not have": ("rows_left_out / 4 * 16", "0"),
-    "scales are left out one by one": ("rows_left_out / 4 * 16", "rows_left_out * 4"),
+    "scales are copied that A does not have": ("(problem.m - tile.m + 3) / 4 * 4", "kTileM"),
+    "scales are copied one by one": ("(problem.m - tile.m + 3) / 4 * 4", "problem.m - tile.m"),
+    "scales of all tiles are copied for one": (
+        "min(kTileM, (problem.m - tile.m + 3) / 4 * 4)",
+        "100",
+    ),
+    "scales lie at the beginning of a line": ("low_word(scales) % 128", "0"),
+    "the scales of K tiles lie without a gap": ("(problem.m + 3) / 4 * 4", "problem.m"),
 }
 
 

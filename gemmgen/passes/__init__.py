@@ -85,7 +85,9 @@ def _lower_structure(
     mma = choose_instruction(
         problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab
     )
-    promotion = plan_promotion(problem, grouping, tile, cluster, warps, mma, interval, target)
+    promotion = plan_promotion(
+        problem, grouping, tile, cluster, warps, mma, operand_a, operand_b, interval, target
+    )
     reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
     store = choose_store(spec, problem, grouping, structure, tile, warps, mma, promotion, reduction)
     pipeline, store = choose_pipeline(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from gemmgen.grouping import Grouping
 from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import TMA_ALIGNMENT
-from gemmgen.plan import Cluster, Mma, Problem, Promotion, Scales, Tile, Warps
+from gemmgen.plan import Cluster, Mma, Operand, Problem, Promotion, Scales, Tile, Warps
 from gemmgen.scaling import SCALE_ALIGNMENT, ScaleGranularity, parse_granularity
 from gemmgen.target import Target
 
@@ -16,6 +18,8 @@ WAYS = {  # as the reason of a plan says it
     "ahead": "scales by load, one interval ahead",
     "after": "scales once, after the last K tile",
 }
+LINE_BYTES = 128  # of L2
+BY_LINE = ", in their place within lines of 128 bytes"
 
 
 def plan_promotion(
@@ -25,6 +29,8 @@ def plan_promotion(
     cluster: Cluster,
     warps: Warps,
     mma: Mma,
+    operand_a: Operand,
+    operand_b: Operand,
     interval: int | None,
     target: Target,
 ) -> Promotion:
@@ -39,6 +45,10 @@ def plan_promotion(
     more = SCALE_ALIGNMENT if grouping.any_row else 0
     scales_a = _scales(of_a, tile.m + more, "A", tile, target)
     scales_b = _scales(of_b, tile.n, "B", tile, target)
+    if operand_a.fitted and _moves_in_lines(
+        problem, tile, cluster, warps, mma, operand_b, scales_a, interval
+    ):
+        scales_a = _by_line(scales_a)
     columns = tile.n // warps.consumers_n
     splits: tuple[int, ...] = (columns,)
     blocks = 1
@@ -47,7 +57,7 @@ def plan_promotion(
         tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
         splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
         blocks = max(1 + -(-(columns - first) // block) for first in splits)
-    ways = f"A: {WAYS[scales_a.way]}; B: {WAYS[scales_b.way]}"
+    ways = f"A: {WAYS[scales_a.way]}{BY_LINE * scales_a.by_line}; B: {WAYS[scales_b.way]}"
     if len(splits) > 1:
         ways += f", {len(splits)} copies of the mainloop, one for each way to straddle its blocks"
     return Promotion(
@@ -87,6 +97,33 @@ def _scales(block: ScaleGranularity, rows: int, name: str, tile: Tile, target: T
         fix=f"a tile of fewer {'rows' if name == 'A' else 'columns'}",
     )
     return Scales("stage", 1, block.k, rows, -(-rows * 4 // TMA_ALIGNMENT) * TMA_ALIGNMENT)
+
+
+def _moves_in_lines(
+    problem: Problem,
+    tile: Tile,
+    cluster: Cluster,
+    warps: Warps,
+    mma: Mma,
+    operand_b: Operand,
+    scales: Scales,
+    interval: int | None,
+) -> bool:
+    """Whether a box would move scales within lines of 128 bytes, and loads are all that counts.
+
+    K blocks begin at multiples of 16 bytes, a box at one of 128. Up to 5 % where rows are few
+    (docs/kernel-notes.md): where B is read once, or K is divided.
+    """
+    few = operand_b.l2_hint == "evict_first" or mma.swap_ab or warps.consumers_k * cluster.k > 1
+    in_place = problem.m is not None and problem.m % (LINE_BYTES // 4) == 0
+    each_k_tile = scales.way == "stage" and scales.block_k == interval == tile.k
+    return few and each_k_tile and not in_place
+
+
+def _by_line(scales: Scales) -> Scales:
+    """With room for as many bytes before the first as a line has."""
+    size = -(-(4 * scales.rows + LINE_BYTES) // TMA_ALIGNMENT) * TMA_ALIGNMENT
+    return dataclasses.replace(scales, bytes=size, by_line=True)
 
 
 def first_block_columns(

@@ -101,17 +101,13 @@ def derive_signature(
     params = (
         operand_map(operand_a, problem.a),
         operand_map(operand_b, problem.b),
-        *(scale_map(operand, of) for _, operand, of in scales if of.way == "stage"),
+        *(scale_map(operand, of) for _, operand, of in scales if of.by_map),
         *(
             []
             if store.direct
             else [tensor_map("d", problem.d, (store.columns, store.rows), store.swizzle)]
         ),
-        *(
-            KernelParam(name, "pointer", name, "f32")
-            for name, _, of in scales
-            if of.way in ("ahead", "after")
-        ),
+        *(KernelParam(name, "pointer", name, "f32") for name, _, of in scales if of.by_pointer),
         *([KernelParam(index.name, "pointer", index.name, INDEX.name)] if index else []),
         *([KernelParam("bias", "pointer", "bias", bias)] if bias else []),
         *([KernelParam("c", "pointer", "c", c, in_place=True)] if c else []),

@@ -255,7 +255,7 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   const uint32_t scale_bytes = rows_left_out / 4 * 16;
   const uint32_t stage_bytes = kStageBytes - rows_left_out * (kBytesA / kTileM) - scale_bytes;
   while (tile.next()) {
-    // NOTE: unrolled, the multicasts would need more registers than the producer keeps.
+    // NOTE: unrolled, the copies would need more registers than the producer keeps.
 #pragma unroll 1
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = k_tile * kTileK;
