@@ -73,14 +73,20 @@ class Streamed:
 
     def suits(self, m: int, n: int, groups: int, sms: int) -> bool:
         """Whether its rates hold for so many rows and tiles."""
+        if sms < self._together:
+            return False
         full, rest, sms = self._waves(m, n, groups, sms)
         return self.least_m <= m <= self.most_m and full * sms + rest <= self.most_waves * sms
+
+    @property
+    def _together(self) -> int:
+        """CTAs of a cluster."""
+        return self.structure.cluster_m * self.structure.split_k
 
     def _waves(self, m: int, n: int, groups: int, sms: int) -> tuple[int, int, int]:
         """Full waves, CTAs of the last, and as many as are resident."""
         s = self.of(m)
-        together = s.cluster_m * s.split_k
-        sms -= sms % together
+        sms -= sms % self._together
         return *divmod(s.tiles(m, n, groups) * s.split_k, sms), sms
 
 

@@ -165,3 +165,11 @@ def test_the_planner_chooses_well_among_what_was_timed(
     unseen = fit_planner.read([results / "sweep-unseen-earlier-nvidia-h200.csv.xz"])
     told = fit_planner.judge(unseen, fit_planner.planned)
     assert int(told.split()[0]) >= 19, told
+
+
+@given(m=st.integers(1, 300), sms=st.integers(1, 8), masked=st.booleans())
+def test_a_few_multiprocessors_get_clusters_that_fit(m: int, sms: int, masked: bool) -> None:
+    """`num_sms` leaves the others to other kernels."""
+    keys = {"grouping": "masked", "groups": 4} if masked else {}
+    target = dataclasses.replace(H200, sms=sms)
+    assert lower(request(n=2112, k=7168, expected_m=m, **keys), target).launch.cluster <= sms
