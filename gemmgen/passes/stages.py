@@ -147,8 +147,9 @@ def _unroll(
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
     if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
-    streams = store.late and not structure.a_stationary
-    if streams and structure.unroll > LATE_UNROLL and _scaled_by_blocks(promotion):
+    # Measured for 128x256; beside masked groups it is 1 to 3 % slower (docs/kernel-notes.md).
+    shorter = store.late and not structure.a_stationary and spec.grouping != "masked"
+    if shorter and structure.unroll > LATE_UNROLL and _scaled_by_blocks(promotion):
         return LATE_UNROLL, "as fast as more with a late store, and compiled sooner"
     return structure.unroll, "descriptor arithmetic folds into immediates"
 
