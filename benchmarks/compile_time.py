@@ -1,6 +1,6 @@
 """What a new kernel costs in a warm process: from its spec to the cubin, and onto a GPU.
 
-    python benchmarks/compile_time.py dense.yaml grouped.yaml     # a minute; loads if there is a GPU
+    python benchmarks/compile_time.py dense.yaml grouped.yaml     # a minute; needs no GPU
 
 Every build finds an empty cache. A line of JSON for each kernel goes to
 `results/compile-time.jsonl`, with the lines of its text; the least of several builds counts, since
