@@ -364,6 +364,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t sc
     multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
     next_b = load_global(scale_b + min(k_tile + kConsumersK, k_tiles - 1));
     wgmma_wait(accumulators);
+    __syncwarp();  // all lanes have read their scales
     if (lane == 0) barrier_arrive(ring.empty());
     ring.advance(kConsumersK);
     // Before promotion, so that the wgmma of the next K tile can follow it at once.

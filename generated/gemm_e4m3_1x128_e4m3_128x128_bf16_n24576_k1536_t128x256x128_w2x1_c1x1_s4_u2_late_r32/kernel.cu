@@ -356,6 +356,7 @@ DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN 
 
 // A stage that its wgmma have read goes back to the producer.
 DEVICE void release(Ring ring, uint32_t lane) {
+  __syncwarp();  // all lanes have read their scales
   if (lane == 0) barrier_arrive(ring.empty());
 }
 

@@ -328,6 +328,7 @@ DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN 
 
 // A stage that its wgmma have read goes back to the producers.
 DEVICE void release(Ring ring, uint32_t lane) {
+  __syncwarp();  // all lanes have read their scales
   // Other CTAs of the cluster write into this stage, and this one into theirs.
   if (lane < kClusterSize) barrier_arrive(ring.empty(), lane);
 }
