@@ -85,6 +85,16 @@ class Spelling:
         return f"ring.scale_a(){line} + {thread}"
 
     @property
+    def lanes_arrive(self) -> bool:
+        """Whether each lane gives a stage back, and not one for its warp.
+
+        Both are right (PTX ISA, bar.warp.sync orders memory), but compute-sanitizer, which sees
+        plain copies and no boxes, knows of the first only. A multicast keeps the second.
+        """
+        plan = self._plan
+        return plan.promotion.scales_a.by_line and not plan.cluster.shares_operands
+
+    @property
     def scaled(self) -> bool:
         """Whether scales change along K."""
         return bool(self.factors) or self._plan.promotion.scales_b.way == "stage"

@@ -6,6 +6,8 @@ one frozen part of the plan. There is no pass manager and no half-filled plan.
 
 from __future__ import annotations
 
+import dataclasses
+
 from gemmgen.errors import SpecError, UnsupportedError
 from gemmgen.grouping import GROUPINGS
 from gemmgen.passes.accumulation import choose_interval
@@ -14,7 +16,7 @@ from gemmgen.passes.launch import choose_launch
 from gemmgen.passes.naming import kernel_name
 from gemmgen.passes.operands import place_operands
 from gemmgen.passes.problem import admit
-from gemmgen.passes.promotion import plan_promotion
+from gemmgen.passes.promotion import in_lines, plan_promotion
 from gemmgen.passes.raster import choose_raster
 from gemmgen.passes.reduction import plan_reduction
 from gemmgen.passes.sass import choose_sass
@@ -85,9 +87,7 @@ def _lower_structure(
     mma = choose_instruction(
         problem, tile, warps, interval, operand_a, operand_b, structure.swap_ab
     )
-    promotion = plan_promotion(
-        problem, grouping, tile, cluster, warps, mma, operand_a, operand_b, interval, target
-    )
+    promotion = plan_promotion(problem, grouping, tile, cluster, warps, mma, interval, target)
     reduction = plan_reduction(spec, problem, grouping, tile, cluster, warps, mma, promotion)
     store = choose_store(spec, problem, grouping, structure, tile, warps, mma, promotion, reduction)
     pipeline, store = choose_pipeline(
@@ -106,6 +106,12 @@ def _lower_structure(
         target,
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
+    lines = in_lines(problem, tile, cluster, warps, mma, operand_a, operand_b, promotion)
+    longer = lay_out_shared_memory(warps, operand_a, operand_b, lines, reduction, pipeline, store)
+    if lines.scales_a.by_line and longer.bytes <= target.shared_memory:
+        boxes = pipeline.stage_bytes - promotion.scale_bytes(promotion.scales_a)
+        pipeline = dataclasses.replace(pipeline, stage_bytes=boxes)
+        promotion, smem = lines, longer
     scheduler = choose_raster(spec, problem, tile, cluster, pipeline)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
     launch = choose_launch(spec, warps, cluster, smem, scheduler)

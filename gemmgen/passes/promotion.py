@@ -19,7 +19,6 @@ WAYS = {  # as the reason of a plan says it
     "after": "scales once, after the last K tile",
 }
 LINE_BYTES = 128  # of L2
-BY_LINE = ", in their place within lines of 128 bytes"
 
 
 def plan_promotion(
@@ -29,8 +28,6 @@ def plan_promotion(
     cluster: Cluster,
     warps: Warps,
     mma: Mma,
-    operand_a: Operand,
-    operand_b: Operand,
     interval: int | None,
     target: Target,
 ) -> Promotion:
@@ -45,10 +42,6 @@ def plan_promotion(
     more = SCALE_ALIGNMENT if grouping.any_row else 0
     scales_a = _scales(of_a, tile.m + more, "A", tile, target)
     scales_b = _scales(of_b, tile.n, "B", tile, target)
-    if operand_a.fitted and _moves_in_lines(
-        problem, tile, cluster, warps, mma, operand_b, scales_a, interval
-    ):
-        scales_a = _by_line(scales_a)
     columns = tile.n // warps.consumers_n
     splits: tuple[int, ...] = (columns,)
     blocks = 1
@@ -57,7 +50,7 @@ def plan_promotion(
         tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
         splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
         blocks = max(1 + -(-(columns - first) // block) for first in splits)
-    ways = f"A: {WAYS[scales_a.way]}{BY_LINE * scales_a.by_line}; B: {WAYS[scales_b.way]}"
+    ways = f"A: {WAYS[scales_a.way]}; B: {WAYS[scales_b.way]}"
     if len(splits) > 1:
         ways += f", {len(splits)} copies of the mainloop, one for each way to straddle its blocks"
     return Promotion(
@@ -99,31 +92,35 @@ def _scales(block: ScaleGranularity, rows: int, name: str, tile: Tile, target: T
     return Scales("stage", 1, block.k, rows, -(-rows * 4 // TMA_ALIGNMENT) * TMA_ALIGNMENT)
 
 
-def _moves_in_lines(
+def in_lines(
     problem: Problem,
     tile: Tile,
     cluster: Cluster,
     warps: Warps,
     mma: Mma,
+    operand_a: Operand,
     operand_b: Operand,
-    scales: Scales,
-    interval: int | None,
-) -> bool:
-    """Whether a box would move scales within lines of 128 bytes, and loads are all that counts.
+    promotion: Promotion,
+) -> Promotion:
+    """The same with scales of A that keep their place in lines, where that is worth it.
 
-    K blocks begin at multiples of 16 bytes, a box at one of 128. Up to 5 % where rows are few
-    (docs/kernel-notes.md): where B is read once, or K is divided.
+    A box begins a line of 128 bytes, and K blocks begin at any 16 bytes of one. To move them costs
+    up to 5 % where loads are all that counts: where B is read once, or K is divided
+    (docs/kernel-notes.md).
     """
+    scales = promotion.scales_a
     few = operand_b.l2_hint == "evict_first" or mma.swap_ab or warps.consumers_k * cluster.k > 1
     in_place = problem.m is not None and problem.m % (LINE_BYTES // 4) == 0
-    each_k_tile = scales.way == "stage" and scales.block_k == interval == tile.k
-    return few and each_k_tile and not in_place
-
-
-def _by_line(scales: Scales) -> Scales:
-    """With room for as many bytes before the first as a line has."""
+    each_k_tile = scales.way == "stage" and scales.block_k == promotion.interval_k == tile.k
+    if not (operand_a.fitted and few and each_k_tile) or in_place:
+        return promotion
+    # Room for as many bytes before the first as a line has.
     size = -(-(4 * scales.rows + LINE_BYTES) // TMA_ALIGNMENT) * TMA_ALIGNMENT
-    return dataclasses.replace(scales, bytes=size, by_line=True)
+    return dataclasses.replace(
+        promotion,
+        scales_a=dataclasses.replace(scales, bytes=size, by_line=True),
+        reason=f"{promotion.reason}; those of A in their place within lines of 128 bytes",
+    )
 
 
 def first_block_columns(

@@ -206,7 +206,7 @@ DEVICE uint32_t low_word(const float* address) { return uint32_t(uint64_t(addres
 DEVICE void init_barriers(Ring ring) {
   for (uint32_t i = 0; i < kStages; ++i, ring.advance()) {
     barrier_init(ring.full(), 1);
-    barrier_init(ring.empty(), kConsumerWarps / kConsumersK);
+    barrier_init(ring.empty(), 32 * kConsumerWarps / kConsumersK);
   }
   // Visible to TMA before the first use.
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -315,8 +315,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t sc
     multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
     next_b = load_global(scale_b + min(k_tile + kConsumersK, k_tiles - 1));
     wgmma_wait(accumulators);
-    __syncwarp();  // all lanes have read their scales
-    if (lane == 0) barrier_arrive(ring.empty());
+    barrier_arrive(ring.empty());  // each lane: racecheck does not count __syncwarp
     ring.advance(kConsumersK);
     // Before promotion, so that the wgmma of the next K tile can follow it at once.
     if (k_tile + kConsumersK < k_tiles) {

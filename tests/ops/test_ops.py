@@ -173,7 +173,7 @@ def test_tensor_maps_of_weights_are_kept_while_activations_move(gpus) -> None:
     other, scale_other, *_ = dense(60)
     ops.gemm(other, scale_other, b, scale_b)
     after = [at for at, *_ in gpus.encoded[len(before) :]]
-    assert {other.data_ptr(), scale_other.data_ptr()} <= set(after)
+    assert other.data_ptr() in after  # its scales are read through a pointer
     assert b.data_ptr() not in after
     assert len(after) == len(before) - 1
 
