@@ -107,11 +107,12 @@ def _lower_structure(
     )
     smem = lay_out_shared_memory(warps, operand_a, operand_b, promotion, reduction, pipeline, store)
     lines = in_lines(problem, tile, cluster, warps, mma, operand_a, operand_b, promotion)
-    longer = lay_out_shared_memory(warps, operand_a, operand_b, lines, reduction, pipeline, store)
-    if lines.scales_a.by_line and longer.bytes <= target.shared_memory:
-        boxes = pipeline.stage_bytes - promotion.scale_bytes(promotion.scales_a)
-        pipeline = dataclasses.replace(pipeline, stage_bytes=boxes)
-        promotion, smem = lines, longer
+    if lines.scales_a.by_line:
+        room = lay_out_shared_memory(warps, operand_a, operand_b, lines, reduction, pipeline, store)
+        if room.bytes <= target.shared_memory:
+            boxes = pipeline.stage_bytes - promotion.scale_bytes(promotion.scales_a)
+            pipeline = dataclasses.replace(pipeline, stage_bytes=boxes)
+            promotion, smem = lines, room
     scheduler = choose_raster(spec, problem, tile, cluster, pipeline)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
     launch = choose_launch(spec, warps, cluster, smem, scheduler)

@@ -82,7 +82,7 @@ KEPT_TILES = (
 # tall tiles use one for four rows. Measured on an H200, k_grouped 4 x 4096x7168x8192: 941 TFLOP/s,
 # 128x256 843 in another run; with C 881 (256x80) and, in another, 799. Wider ones of these spill.
 COLUMN_TILE = Structure(256, 112, 2, 1, unroll=1, early_wait=False)
-COLUMN_TILE_WITH_C = Structure(256, 80, 2, 1, unroll=2, early_wait=True)
+COLUMN_TILE_WITH_C = Structure(256, 80, 2, 1, unroll=1, early_wait=True)
 # With A in shared memory: less to load, so that a tile costs less beside its K (measured with a
 # prototype at K = 512: 6 to 7 %). Where a CTA computes few tiles of a row, it saves few loads.
 A_STATIONARY = Structure(

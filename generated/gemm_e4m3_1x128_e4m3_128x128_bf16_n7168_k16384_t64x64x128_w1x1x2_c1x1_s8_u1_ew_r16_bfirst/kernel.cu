@@ -295,6 +295,11 @@ struct Reads {  // what a warpgroup reads of a stage
   uint32_t scales_a;  // of this thread, in bytes
 };
 
+// A stage that its wgmma have read goes back to the producer.
+DEVICE void release(Ring ring, uint32_t lane) {
+  barrier_arrive(ring.empty());  // each lane: racecheck does not count __syncwarp
+}
+
 // The K tiles of all tiles go to the warpgroups in turn: k_tile is the next of this one.
 DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t scales_at,
                      uint32_t pitch, const float* scale_b, uint32_t k_tiles, uint32_t& k_tile,
@@ -315,7 +320,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t sc
     multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
     next_b = load_global(scale_b + min(k_tile + kConsumersK, k_tiles - 1));
     wgmma_wait(accumulators);
-    barrier_arrive(ring.empty());  // each lane: racecheck does not count __syncwarp
+    release(ring, lane);
     ring.advance(kConsumersK);
     // Before promotion, so that the wgmma of the next K tile can follow it at once.
     if (k_tile + kConsumersK < k_tiles) {
