@@ -95,6 +95,20 @@ class Spelling:
         return plan.promotion.scales_a.by_line and not plan.cluster.shares_operands
 
     @property
+    def lanes_meet(self) -> str:
+        """Where a warp meets before one lane gives a stage back whose scales all have read.
+
+        Before its wgmma, where lanes meet anyway, unless they read scales later than that: at the
+        release it costs up to 4 % (docs/kernel-notes.md).
+        """
+        plan, promotion = self._plan, self._plan.promotion
+        ways = (promotion.scales_a.way, promotion.scales_b.way)
+        if self.lanes_arrive or "stage" not in ways:
+            return ""
+        later = ways[1] == "stage" or promotion.kept or promotion.parts > 1
+        return "release" if later or plan.pipeline.a_stationary else "wgmma"
+
+    @property
     def scaled(self) -> bool:
         """Whether scales change along K."""
         return bool(self.factors) or self._plan.promotion.scales_b.way == "stage"

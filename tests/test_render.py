@@ -152,3 +152,26 @@ def test_a_kernel_that_starts_early_waits_before_it_reads(
     reads = "load_tiles(" if grouping == "dense" else "TileScheduler tile("
     assert waits < entry.index(reads)
     assert "griddepcontrol" not in render(lower(GemmSpec(**spec(**keys))))
+
+
+@given(buildable)
+@settings(max_examples=120)
+def test_a_warp_has_read_its_scales_when_it_gives_their_stage_back(keys: dict[str, Any]) -> None:
+    plan, text = rendered(keys)
+    promotion = plan.promotion
+    assume("stage" in (promotion.scales_a.way, promotion.scales_b.way))
+    release, mainloop = body(text, "release"), body(text, "mainloop")
+    if "(lane" not in release:  # each lane gives it back for itself
+        assert "barrier_init(ring.empty(), 32 * kConsumerWarps" in text
+    elif "__syncwarp();" in release:
+        assert release.index("__syncwarp();") < release.index("barrier_arrive(")
+    else:
+        before, after = mainloop.split(" wgmma(")
+        assert "__syncwarp();" in before.rpartition("load_scales_a(")[2]
+        assert not re.search(r"load_scales_\w\(.*ring\.", after[: after.index("release(")])
+
+
+def body(text: str, function: str) -> str:
+    """What the function does, once its parameters are told."""
+    text = text[text.index(f" {function}(") :]
+    return text[text.index(" {\n") : text.index("\n}")]

@@ -357,7 +357,6 @@ DEVICE uint32_t warpgroup_column(uint32_t warp) { return warp / 4 % kConsumersN 
 
 // A stage that its wgmma have read goes back to the producer.
 DEVICE void release(Ring ring, uint32_t lane) {
-  __syncwarp();  // all lanes have read their scales
   if (lane == 0) barrier_arrive(ring.empty());
 }
 
@@ -387,6 +386,7 @@ DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& 
     for (uint32_t wave = 0; wave < kWavesM * kWavesN; ++wave) {
       const uint32_t wave_m = wave / kWavesN, wave_n = wave % kWavesN;
       if (wave == 0) load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
+      if (wave == 0) __syncwarp();  // all lanes have read their scales, before release() tells
       wgmma(accumulators, a + (wave_m * kMmaM * kRowBytes) / 16,
             b + (wave_n * kMmaN * kRowBytes) / 16);
       if (first == 0) store_boxes(packed, map_d, buffers, turn, wave, lane);
