@@ -192,6 +192,8 @@ def test_boxes_are_fitted_where_one_tile_can_have_all_rows(
         ({"expected_m": 100, "grouping": "masked", "groups": 2}, False),
         ({"m": 100}, True),
         ({"m": 96}, False),  # every K block begins at a multiple of 128 bytes
+        ({"expected_m": 32}, False),  # a line or less
+        ({"expected_m": 40, "tile": "40x64"}, True),
         ({"expected_m": 4096, "tile": "128x128"}, False),  # loads are not all that counts
         ({"expected_m": 4096, "tile": "64x64", "warpgroups": "1x1x2"}, True),
         ({"expected_m": 100, "a": {"dtype": "e4m3", "scale": "row"}}, False),

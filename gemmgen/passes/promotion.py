@@ -105,14 +105,15 @@ def in_lines(
     """The same with scales of A that keep their place in lines, where that is worth it.
 
     A box begins a line of 128 bytes, and K blocks begin at any 16 bytes of one. To move them costs
-    up to 5 % where loads are all that counts: where B is read once, or K is divided
-    (docs/kernel-notes.md).
+    up to 5 % where loads are all that counts: where B is read once, or K is divided. A line or less
+    is not worth it: plain copies cost up to 5 % there (docs/kernel-notes.md).
     """
     scales = promotion.scales_a
     few = operand_b.l2_hint == "evict_first" or mma.swap_ab or warps.consumers_k * cluster.k > 1
     in_place = problem.m is not None and problem.m % (LINE_BYTES // 4) == 0
     each_k_tile = scales.way == "stage" and scales.block_k == promotion.interval_k == tile.k
-    if not (operand_a.fitted and few and each_k_tile) or in_place:
+    one_line = scales.rows <= LINE_BYTES // 4
+    if not (operand_a.fitted and few and each_k_tile) or in_place or one_line:
         return promotion
     # Room for as many bytes before the first as a line has.
     size = -(-(4 * scales.rows + LINE_BYTES) // TMA_ALIGNMENT) * TMA_ALIGNMENT

@@ -31,7 +31,7 @@ constexpr uint32_t kLeading = 16;  // bytes, of the matrix descriptors
 // One FP32 scale for 1x128 elements of A, one for 128x128 of B.
 constexpr uint32_t kScaleBlockKA = 128, kScaleBlockN = 128;
 
-constexpr uint32_t kStages = 12, kStageBytes = 10240;  // a full barrier counts these bytes, at most
+constexpr uint32_t kStages = 12, kStageBytes = 10304;  // a full barrier counts these bytes, at most
 
 // Partial sums of an element; groups of four totals of a thread that one CTA adds up; the threads
 // that hold a part.
@@ -44,11 +44,11 @@ constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 constexpr uint32_t kBytesA = 2048, kSmemA = 0;  // x 12
 constexpr uint32_t kBytesB = 8192, kSmemB = 24576;  // x 12
 constexpr uint32_t kBytesParts = 2048, kSmemParts = 122880;  // x 6
-constexpr uint32_t kBytesScaleA = 256, kSmemScaleA = 135168;  // x 12
-constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 138240;  // x 12
-constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 138336;  // x 12
-constexpr uint32_t kSmemPartsFull = 138432;
-constexpr uint32_t kSmemPartsEmpty = 138440;
+constexpr uint32_t kBytesScaleA = 128, kSmemScaleA = 135168;  // x 12
+constexpr uint32_t kBytesFullBarrier = 8, kSmemFullBarrier = 136704;  // x 12
+constexpr uint32_t kBytesEmptyBarrier = 8, kSmemEmptyBarrier = 136800;  // x 12
+constexpr uint32_t kSmemPartsFull = 136896;
+constexpr uint32_t kSmemPartsEmpty = 136904;
 
 struct Problem {
   uint32_t m;
@@ -101,12 +101,6 @@ DEVICE void tma_load(uint32_t smem, const TensorMap& map, uint32_t barrier,
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
       " [%0], [%1, { %2, %3 }], [%4];" ::"r"(smem),
       "l"(&map), "r"(x), "r"(y), "r"(barrier) : "memory");
-}
-// A plain copy (PTX ISA, cp.async.bulk): all three are multiples of 16 bytes.
-DEVICE void bulk_load(uint32_t smem, const float* source, uint32_t bytes, uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-      ::"r"(smem), "l"(source), "r"(bytes), "r"(barrier) : "memory");
 }
 DEVICE void prefetch(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
@@ -227,15 +221,10 @@ struct Ring {
   DEVICE uint32_t empty() const { return base + kSmemEmptyBarrier + kBytesEmptyBarrier * stage; }
 };
 
-// Scales of A from one K tile to the next. In a stage they keep their place within a line of 128
-// bytes, for a copy that moves them there takes longer.
-DEVICE uint32_t scale_pitch(Problem problem) { return (problem.m + 3) / 4 * 4; }
-DEVICE uint32_t low_word(const float* address) { return uint32_t(uint64_t(address)); }
-
 DEVICE void init_barriers(Ring ring) {
   for (uint32_t i = 0; i < kStages; ++i, ring.advance()) {
     barrier_init(ring.full(), 1);
-    barrier_init(ring.empty(), 32 * kConsumerWarps / kConsumersK);
+    barrier_init(ring.empty(), kConsumerWarps / kConsumersK);
   }
   barrier_init(ring.base + kSmemPartsEmpty, kConsumerWarps * kClusterK);
   barrier_init(ring.base + kSmemPartsFull, 1);
@@ -283,7 +272,7 @@ DEVICE uint32_t first_k_tile(Problem problem, uint32_t rank) {
 
 // ---- Producer: one thread keeps the ring full -----------------------------------------------
 DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const TensorMap& map_a,
-                       const TensorMap& map_b, const float* scale_a, uint32_t rank) {
+                       const TensorMap& map_b, const TensorMap& map_scale_a, uint32_t rank) {
   uint64_t policy_b;  // L2 eviction priority
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_b));
   const uint32_t first = first_k_tile(problem, rank);
@@ -291,20 +280,17 @@ DEVICE void load_tiles(Ring ring, TileScheduler tile, Problem problem, const Ten
   // The box of A has no more rows than A: those that TMA would fill with zeros are slow. What the
   // stage holds beyond reaches rows of D only that are not stored.
   const uint32_t rows_left_out = kTileM - min(kTileM, problem.m);
-  const uint32_t stage_bytes = kStageBytes - rows_left_out * (kBytesA / kTileM);
+  // Scales are copied in fours.
+  const uint32_t scale_bytes = rows_left_out / 4 * 16;
+  const uint32_t stage_bytes = kStageBytes - rows_left_out * (kBytesA / kTileM) - scale_bytes;
   while (tile.next()) {
-    // Scales are copied in fours.
-    const uint32_t scale_bytes = min(kTileM, (problem.m - tile.m + 3) / 4 * 4) * 4;
-    // NOTE: unrolled, the copies would need more registers than the producer keeps.
-#pragma unroll 1
     for (uint32_t k_tile = 0; k_tile < k_tiles; ++k_tile, ring.advance()) {
       const uint32_t full = ring.full(), k = (first + k_tile) * kTileK;
-      const float* scales = scale_a + k / kScaleBlockKA * scale_pitch(problem) + tile.m;
       barrier_wait(ring.empty(), ring.phase ^ 1);
-      barrier_expect(full, stage_bytes + scale_bytes);
+      barrier_expect(full, stage_bytes);
       tma_load(ring.b(), map_b, full, k, tile.n, policy_b);
       tma_load(ring.a(), map_a, full, k, tile.m);
-      bulk_load(ring.scale_a() + low_word(scales) % 128, scales, scale_bytes, full);
+      tma_load(ring.scale_a(), map_scale_a, full, tile.m, k / kScaleBlockKA);
     }
   }
 }
@@ -346,25 +332,24 @@ struct Reads {  // what a warpgroup reads of a stage
 
 // A stage that its wgmma have read goes back to the producer.
 DEVICE void release(Ring ring, uint32_t lane) {
-  barrier_arrive(ring.empty());  // each lane: racecheck does not count __syncwarp
+  if (lane == 0) barrier_arrive(ring.empty());
 }
 
 // The K tiles of all tiles go to the warpgroups in turn: k_tile is the next of this one.
-DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t scales_at,
-                     uint32_t pitch, const float* scale_b, uint32_t k_tiles, uint32_t& k_tile,
-                     uint32_t lane) {
-  scales_at += k_tile * pitch;
+DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, const float* scale_b,
+                     uint32_t k_tiles, uint32_t& k_tile, uint32_t lane) {
   float accumulators[kAccumulators], next_b = 0;  // the scale of B is loaded one K tile ahead
   ScalesA scales_a, scales;
   if (k_tile < k_tiles) {
     next_b = load_global(scale_b + k_tile);
     barrier_wait(ring.full(), ring.phase);
-    load_scales_a(scales_a, ring.scale_a() + scales_at % 128 + reads.scales_a);
+    load_scales_a(scales_a, ring.scale_a() + reads.scales_a);
   }
 #pragma unroll 1
   for (; k_tile < k_tiles; k_tile += kConsumersK) {
     const uint32_t a = reads.a + ring.stage * (kBytesA / 16);
     const uint32_t b = reads.b + ring.stage * (kBytesB / 16);
+    __syncwarp();  // all lanes have read their scales, before release() tells
     wgmma(accumulators, b, a);
     multiply_scales(scales, scales_a, next_b);  // while the tensor cores work
     next_b = load_global(scale_b + min(k_tile + kConsumersK, k_tiles - 1));
@@ -374,8 +359,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t sc
     // Before promotion, so that the wgmma of the next K tile can follow it at once.
     if (k_tile + kConsumersK < k_tiles) {
       barrier_wait(ring.full(), ring.phase);
-      scales_at += kConsumersK * pitch;
-      load_scales_a(scales_a, ring.scale_a() + scales_at % 128 + reads.scales_a);
+      load_scales_a(scales_a, ring.scale_a() + reads.scales_a);
     }
     promote(totals, accumulators, scales);
   }
@@ -446,7 +430,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
 gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s12_u1_ew_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
-    const float* __restrict__ scale_a,
+    const __grid_constant__ TensorMap tensor_map_scale_a,
     const float* __restrict__ scale_b,
     uint16_t* d,
     uint64_t pitch_d,
@@ -462,14 +446,14 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s12_u
   TileScheduler tile(problem, 0);
 
   if (warp == kConsumerWarps && elect_one()) {
-    prefetch(tensor_map_a), prefetch(tensor_map_b);
+    prefetch(tensor_map_a), prefetch(tensor_map_b), prefetch(tensor_map_scale_a);
     init_barriers(ring);
   }
   __syncwarp();
   if (warp >= kConsumerWarps) {
     cluster_arrive();  // the first loads wait for no consumer
     if (warp == kConsumerWarps && elect_one()) {
-      load_tiles(ring, tile, problem, tensor_map_a, tensor_map_b, scale_a, rank);
+      load_tiles(ring, tile, problem, tensor_map_a, tensor_map_b, tensor_map_scale_a, rank);
     }
     __syncwarp();
     cluster_wait();
@@ -495,8 +479,7 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_swapt16x64x128_w1x1x3_c1x1x2_s12_u
       const float* scales = scale_b + block * ceil_div(problem.k, kTileK) + first;
       const uint32_t number = rank * kConsumersK + k_tile;  // of this warpgroup's part
       Totals totals = {};
-      mainloop(totals, ring, reads, low_word(scale_a + first * scale_pitch(problem) + tile.m),
-               4 * scale_pitch(problem), scales, k_tiles, k_tile, lane);
+      mainloop(totals, ring, reads, scales, k_tiles, k_tile, lane);
       const uint32_t first_row = tile.m, first_column = tile.n + column + warp % 4 * 16;
       exchange(totals, ring.base, number, thread, rank, phase);
       for (uint32_t i = turn; i < kFragments; i += kConsumersK) {
