@@ -46,6 +46,7 @@ IN_TURN: tuple[Case, ...] = (
     ({"tile": "16x128", "warpgroups": "1x2x2"}, (20, 264, 400)),
     ({"tile": "16x64", "warpgroups": "1x1x3", "early_wait": False}, (20, 72, 656)),
     ({"tile": "64x32", "warpgroups": "1x1x3"}, (70, 72, 912)),
+    ({"tile": "64x32", "warpgroups": "1x1x3", "early_wait": True}, (70, 72, 912)),
     ({"tile": "64x64", "warpgroups": "1x1x2", "cluster": "2x1"}, (130, 72, 400)),
     ({"tile": "64x32", "warpgroups": "1x1x3", "cluster": "1x2"}, (70, 136, 400)),
     ({"tile": "128x64", "warpgroups": "2x1x2"}, (130, 72, 400)),

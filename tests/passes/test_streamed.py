@@ -42,6 +42,10 @@ def test_every_row_is_a_kernel(number: int, monkeypatch: pytest.MonkeyPatch) -> 
         expected = (structure.warpgroups_m, structure.warpgroups_n, structure.warpgroups_k)
         assert consumers == expected
         assert "least predicted time" in plan.tile.reason
+        divided = plan.cluster.k * warps.consumers_k > 1
+        assert plan.pipeline.early_wait == (
+            structure.early_wait and (structure.swap_ab or not divided)
+        )
 
 
 @pytest.mark.parametrize("m", range(1, MOST_ROWS + 1))

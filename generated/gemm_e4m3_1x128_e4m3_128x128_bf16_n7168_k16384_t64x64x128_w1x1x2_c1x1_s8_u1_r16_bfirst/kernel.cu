@@ -1,4 +1,4 @@
-// gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1x2_c1x1_s8_u1_ew_r16_bfirst
+// gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1x2_c1x1_s8_u1_r16_bfirst
 //
 // D[m, n] = sum over blocks of 128 along K of (A . B^T) * scale_a * scale_b
 //
@@ -309,11 +309,12 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t sc
   ScalesA scales_a, scales;
   if (k_tile < k_tiles) {
     next_b = load_global(scale_b + k_tile);
-    barrier_wait(ring.full(), ring.phase);
-    load_scales_a(scales_a, ring.scale_a() + scales_at % 128 + reads.scales_a);
   }
 #pragma unroll 1
   for (; k_tile < k_tiles; k_tile += kConsumersK) {
+    barrier_wait(ring.full(), ring.phase);
+    load_scales_a(scales_a, ring.scale_a() + scales_at % 128 + reads.scales_a);
+    scales_at += kConsumersK * pitch;
     const uint32_t a = reads.a + ring.stage * (kBytesA / 16);
     const uint32_t b = reads.b + ring.stage * (kBytesB / 16);
     wgmma(accumulators, a, b);
@@ -322,12 +323,6 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const Reads& reads, uint32_t sc
     wgmma_wait(accumulators);
     release(ring, lane);
     ring.advance(kConsumersK);
-    // Before promotion, so that the wgmma of the next K tile can follow it at once.
-    if (k_tile + kConsumersK < k_tiles) {
-      barrier_wait(ring.full(), ring.phase);
-      scales_at += kConsumersK * pitch;
-      load_scales_a(scales_a, ring.scale_a() + scales_at % 128 + reads.scales_a);
-    }
     promote(totals, accumulators, scales);
   }
   k_tile -= k_tiles;  // counts from the first K tile of the next tile on
@@ -377,7 +372,7 @@ DEVICE void add_parts(float (&sum)[4], uint32_t base, uint32_t i, uint32_t threa
 
 // ---- The kernel -----------------------------------------------------------------------------
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1x2_c1x1_s8_u1_ew_r16_bfirst(
+gemm_e4m3_1x128_e4m3_128x128_bf16_n7168_k16384_t64x64x128_w1x1x2_c1x1_s8_u1_r16_bfirst(
     const __grid_constant__ TensorMap tensor_map_a,
     const __grid_constant__ TensorMap tensor_map_b,
     const float* __restrict__ scale_a,
