@@ -26,7 +26,9 @@ from gemmgen.spec import GemmSpec
 from gemmgen.target import Target
 
 LEAST_STAGES = 2
-LATE_UNROLL = 2  # K tiles in straight-line code beside a store of the tile before
+# K tiles in straight-line code beside a store of the tile before. Measured for 128x256: beside
+# masked groups two are 1 to 3 % slower than three (docs/kernel-notes.md).
+LATE_UNROLL, LATE_UNROLL_MASKED = 2, 3
 
 
 def choose_pipeline(
@@ -147,10 +149,10 @@ def _unroll(
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
     if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
-    # Measured for 128x256; beside masked groups it is 1 to 3 % slower (docs/kernel-notes.md).
-    shorter = store.late and not structure.a_stationary and spec.grouping != "masked"
-    if shorter and structure.unroll > LATE_UNROLL and _scaled_by_blocks(promotion):
-        return LATE_UNROLL, "as fast as more with a late store, and compiled sooner"
+    fewer = LATE_UNROLL_MASKED if spec.grouping == "masked" else LATE_UNROLL
+    late = store.late and not structure.a_stationary and _scaled_by_blocks(promotion)
+    if late and structure.unroll > fewer:
+        return fewer, "as fast as more with a late store, and compiled sooner"
     return structure.unroll, "descriptor arithmetic folds into immediates"
 
 
