@@ -47,10 +47,16 @@ class Streamed:
     most_waves: float = math.inf  # of its CTAs for which the rates hold
 
     def of(self, m: int) -> Structure:
-        """The structure for so many rows: swapped tiles are as high as the problem."""
+        """The structure for so many rows: swapped tiles are as high as the problem.
+
+        But for 24 rows, where one warpgroup has all K tiles: those of 32 take 2 % less
+        (docs/kernel-notes.md).
+        """
         if not self.structure.swap_ab:
             return self.structure
         height = -(-m // MMA_COLUMNS) * MMA_COLUMNS
+        one = self.structure.warpgroups_n * self.structure.warpgroups_k == 1
+        height = 32 if height == 24 and one else height
         return dataclasses.replace(self.structure, tile_m=height)
 
     def predicted(self, m: int, n: int, k: int, groups: int, target: Target) -> float:
@@ -58,7 +64,8 @@ class Streamed:
         s = self.of(m)
         full, rest, sms = self._waves(m, n, groups, target.sms)
         k_tiles = -(-k // (TILE_K * s.split_k))
-        of_64 = (s.tile_m if s.swap_ab else min(m, s.tile_m)) / 64
+        rows = -(-m // MMA_COLUMNS) * MMA_COLUMNS if s.swap_ab else min(m, s.tile_m)
+        of_64 = rows / 64
         compute = self.k_tile + self.k_tile_rows * of_64
         # Rows of tiles read the same columns of B at about the same time.
         loaded = s.tile_n * TILE_K / -(-m // s.tile_m) / 1e6

@@ -162,8 +162,8 @@ def _obeying(spec: GemmSpec, structure: Structure) -> Structure:
         fixed = {"warpgroups_k": 1, "split_k": 1} | fixed
     found = dataclasses.replace(structure, **fixed)  # type: ignore[arg-type]
     if spec.early_wait == "auto" and not found.swap_ab and found.warpgroups_k * found.split_k > 1:
-        # Where K is divided a warpgroup waits for its loads anyway, and promotes meanwhile: 1 to 4 %
-        # (docs/kernel-notes.md).
+        # Where K is divided a warpgroup waits for its loads anyway, and promotes meanwhile: 1 to
+        # 4 % (docs/kernel-notes.md).
         return dataclasses.replace(found, early_wait=False)
     return found
 

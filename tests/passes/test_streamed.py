@@ -48,6 +48,16 @@ def test_every_row_is_a_kernel(number: int, monkeypatch: pytest.MonkeyPatch) -> 
         )
 
 
+@pytest.mark.parametrize("each", [s for s in STREAMED if s.structure.swap_ab])
+def test_swapped_tiles_are_as_high_as_the_problem(each: Streamed) -> None:
+    for m in range(each.least_m, each.most_m + 1):
+        height = each.of(m).tile_m
+        alone = each.structure.warpgroups_n * each.structure.warpgroups_k == 1
+        assert 0 <= height - m < (16 if alone and height == 32 else 8)
+        assert height % 8 == 0
+        assert height != 24 or not alone
+
+
 @pytest.mark.parametrize("m", range(1, MOST_ROWS + 1))
 def test_every_m_has_rows_for_one_wave_and_for_many(m: int) -> None:
     for n in (512, 5120, 65536):
