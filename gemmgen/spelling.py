@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gemmgen.grouping import Grouping
 from gemmgen.plan import KernelPlan, Operand, Scales
 from gemmgen.spelling_function import DeviceFunction
+from gemmgen.spelling_release import release
 from gemmgen.spelling_tma import TmaLoad, tma_load
 from gemmgen.spelling_wgmma import WgmmaStatement, wgmma_statement
 
@@ -85,28 +86,8 @@ class Spelling:
         return f"ring.scale_a(){line} + {thread}"
 
     @property
-    def lanes_arrive(self) -> bool:
-        """Whether each lane gives a stage back, and not one for its warp.
-
-        Both are right (PTX ISA, bar.warp.sync orders memory), but compute-sanitizer, which sees
-        plain copies and no boxes, knows of the first only. A multicast keeps the second.
-        """
-        plan = self._plan
-        return plan.promotion.scales_a.by_line and not plan.cluster.shares_operands
-
-    @property
-    def lanes_meet(self) -> str:
-        """Where a warp meets before one lane gives a stage back whose scales all have read.
-
-        Before its wgmma, where lanes meet anyway, unless they read scales later than that: at the
-        release it costs up to 4 % (docs/kernel-notes.md).
-        """
-        plan, promotion = self._plan, self._plan.promotion
-        ways = (promotion.scales_a.way, promotion.scales_b.way)
-        if self.lanes_arrive or "stage" not in ways:
-            return ""
-        later = ways[1] == "stage" or promotion.kept or promotion.parts > 1
-        return "release" if later or plan.pipeline.a_stationary else "wgmma"
+    def release(self) -> str:
+        return release(self._plan)
 
     @property
     def scaled(self) -> bool:
