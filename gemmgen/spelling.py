@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gemmgen.grouping import Grouping
 from gemmgen.plan import KernelPlan, Operand, Scales
 from gemmgen.spelling_function import DeviceFunction
-from gemmgen.spelling_release import release
+from gemmgen.spelling_release import Release, release_of
 from gemmgen.spelling_tma import TmaLoad, tma_load
 from gemmgen.spelling_wgmma import WgmmaStatement, wgmma_statement
 
@@ -86,8 +86,8 @@ class Spelling:
         return f"ring.scale_a(){line} + {thread}"
 
     @property
-    def release(self) -> str:
-        return release(self._plan)
+    def release(self) -> Release:
+        return release_of(self._plan)
 
     @property
     def scaled(self) -> bool:

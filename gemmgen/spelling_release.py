@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from gemmgen.plan import KernelPlan
 
-ONE_LANE = "one lane"  # wgmma alone read the stage
-EACH_LANE = "each lane"
-MET_BEFORE_WGMMA = "met before wgmma"  # one lane, after all have met
-MET_AT_RELEASE = "met at release"
+Release = Literal[
+    "one lane",  # wgmma alone read the stage
+    "each lane",
+    "met before wgmma",  # one lane, after all have met
+    "met at release",
+]
 
 
-def release(plan: KernelPlan) -> str:
-    """One of the ways above.
+def release_of(plan: KernelPlan) -> Release:
+    """How the stages of a plan are given back.
 
     All are right (PTX ISA, bar.warp.sync orders memory). compute-sanitizer, which sees plain copies
-    and no boxes, knows of `EACH_LANE` only; a multicast has one lane for each CTA. Before wgmma
-    lanes meet for nothing, unless they read scales later than that: at the release it costs up to
+    and no boxes, knows of "each lane" only; a multicast has one lane for each CTA. Before wgmma
+    lanes meet at no cost, unless they read scales later than that: at the release it costs up to
     4 % (docs/kernel-notes.md).
     """
     promotion = plan.promotion
     a, b = promotion.scales_a, promotion.scales_b
     if a.by_line and not plan.cluster.shares_operands:
-        return EACH_LANE
+        return "each lane"
     if "stage" not in (a.way, b.way):
-        return ONE_LANE
+        return "one lane"
     later = b.way == "stage" or promotion.kept or promotion.parts > 1
-    return MET_AT_RELEASE if later or plan.pipeline.a_stationary else MET_BEFORE_WGMMA
+    return "met at release" if later or plan.pipeline.a_stationary else "met before wgmma"

@@ -54,7 +54,7 @@ class Streamed:
         """
         if not self.structure.swap_ab:
             return self.structure
-        height = -(-m // MMA_COLUMNS) * MMA_COLUMNS
+        height = self._computed(m)
         one = self.structure.warpgroups_n * self.structure.warpgroups_k == 1
         height = 32 if height == 24 and one else height
         return dataclasses.replace(self.structure, tile_m=height)
@@ -64,8 +64,7 @@ class Streamed:
         s = self.of(m)
         full, rest, sms = self._waves(m, n, groups, target.sms)
         k_tiles = -(-k // (TILE_K * s.split_k))
-        rows = -(-m // MMA_COLUMNS) * MMA_COLUMNS if s.swap_ab else min(m, s.tile_m)
-        of_64 = rows / 64
+        of_64 = self._computed(m) / 64
         compute = self.k_tile + self.k_tile_rows * of_64
         # Rows of tiles read the same columns of B at about the same time.
         loaded = s.tile_n * TILE_K / -(-m // s.tile_m) / 1e6
@@ -84,6 +83,12 @@ class Streamed:
             return False
         full, rest, sms = self._waves(m, n, groups, sms)
         return self.least_m <= m <= self.most_m and full * sms + rest <= self.most_waves * sms
+
+    def _computed(self, m: int) -> int:
+        """Rows of A that a tile's time grows with."""
+        if self.structure.swap_ab:
+            return -(-m // MMA_COLUMNS) * MMA_COLUMNS
+        return min(m, self.structure.tile_m)
 
     @property
     def _together(self) -> int:
