@@ -197,7 +197,8 @@ class Spelling:
         if not self._plan.store.late:
             return ()
         map_d, buffers = ("const TensorMap& map_d", "tensor_map_d"), ("uint32_t buffers", "buffers")
-        return (("const PackedTile& packed", "packed"), map_d, buffers, ("uint32_t& turn", "turn"))
+        d = [("Element* d", "d")] * self._grouping.clipped
+        return (("const PackedTile& packed", "packed"), map_d, *d, buffers, ("uint32_t& turn", "turn"))
 
     def mainloop_of(self, first_block_columns: int) -> str:
         """The call of the copy for one way to straddle scale blocks of B."""

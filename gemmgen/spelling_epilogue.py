@@ -45,7 +45,7 @@ def way_out(plan: KernelPlan, grouping: Grouping) -> dict[str, DeviceFunction]:
     read = ("const Totals& totals", "totals")
     if plan.store.late:
         packed = ("PackedTile& packed", "packed")
-        last = [packed, read, *of_d, *d, *first, *[lane] * grouping.clipped]
+        last = [packed, read, *of_d, *first, *[lane] * grouping.clipped]
         functions += [("pack_tile", last)]
     else:
         functions += [("store_tile", [read, *of_d, map_d, *d, *buffers, *first, lane])]

@@ -41,6 +41,7 @@ constexpr uint32_t kStages = 4, kStageBytes = 49664;  // a full barrier counts t
 constexpr uint32_t kRasterBand = 16;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 2;
+constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 // Shared memory: bytes of one element of each array, and where the array begins.
 constexpr uint32_t kBytesA = 16384, kSmemA = 0;  // x 4
@@ -296,8 +297,6 @@ DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
 // ---- A tile on its way out: through a buffer of the warp, by TMA, beside wgmma of the next ------
 using Fragment = uint32_t[2];  // pairs of elements of a thread, of 8 columns: two rows, 8 apart
 using RowFragments = Fragment[kWarpgroupN / 8];
-
-constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 DEVICE uint32_t pack(float low, float high) {
   uint32_t packed;

@@ -45,6 +45,7 @@ constexpr uint32_t kClusterM = 2, kClusterN = 1, kClusterSize = 2;
 constexpr uint32_t kRasterBand = 8;  // tiles along M before the next column
 // A warp stores 16 rows of kStoreColumns by one TMA copy out of one of its buffers.
 constexpr uint32_t kStoreColumns = 64, kStoreBuffers = 1;
+constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 // Shared memory: bytes of one element of each array, and where the array begins.
 constexpr uint32_t kBytesA = 16384, kSmemA = 0;  // x 6
@@ -379,8 +380,6 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
 // No warpgroup waits for another: the epilogue of one overlaps the wgmma of the others.
 using Fragment = float[4];  // totals of a thread, of 8 columns: pairs of two rows, 8 apart
 using RowFragments = Fragment[kWarpgroupN / 8];
-
-constexpr uint32_t kStoreSwizzleMask = 7;  // of 16-byte chunks within a row
 
 DEVICE uint32_t pack(float low, float high) {
   uint32_t packed;
