@@ -255,16 +255,26 @@ DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
   }
 }
 
-DEVICE void load_scales_b(ScalesB& scales, const float* scale_b, Problem problem, uint32_t column,
-                          uint32_t interval) {
-  const uint32_t blocks = ceil_div(problem.k, kScaleBlockKB);
-  const uint32_t k_block = min(interval * kIntervalK / kScaleBlockKB, blocks - 1);
+using ScaleRowsB = const float*[kScaleBlocksB];  // where those of the first K block lie
+
+DEVICE void locate_scales_b(ScaleRowsB& rows, const float* scale_b, Problem problem,
+                            uint32_t column) {
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
     // A tile that hangs over the edge of B may reach past its last block.
     const uint64_t block = min(column / kScaleBlockN + i, ceil_div(problem.n, kScaleBlockN) - 1);
-    scales[i] = load_global(scale_b + block * blocks + k_block);
+    rows[i] = scale_b + block * ceil_div(problem.k, kScaleBlockKB);
+    // NOTE: hidden, or the compiler computes it anew between two wgmma of every K tile.
+    asm volatile("" : "+l"(rows[i]));
   }
+}
+// Nothing beyond the last interval.
+DEVICE void load_scales_b(ScalesB& scales, const ScaleRowsB& rows, Problem problem,
+                          uint32_t interval) {
+  const uint32_t k_block = interval * kIntervalK / kScaleBlockKB;
+  if (k_block >= ceil_div(problem.k, kScaleBlockKB)) return;
+#pragma unroll
+  for (uint32_t i = 0; i < kScaleBlocksB; ++i) scales[i] = load_global(rows[i] + k_block);
 }
 
 DEVICE void multiply_scales(Scales& scales, const ScalesA& a, const ScalesB& b) {
@@ -370,7 +380,9 @@ DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& 
   ScalesB scales_b;  // one interval ahead
   Scales scales;
   float accumulators[kAccumulators];
-  load_scales_b(scales_b, scale_b, problem, n, 0);
+  ScaleRowsB rows_b;
+  locate_scales_b(rows_b, scale_b, problem, n);
+  load_scales_b(scales_b, rows_b, problem, 0);
   // The first K tile apart from the others: while its wgmma are under way the tile before leaves,
   // whose elements are in registers that totals do not need yet.
 #pragma unroll
@@ -390,7 +402,7 @@ DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& 
       if (first == 0) store_boxes(packed, map_d, buffers, turn, wave, lane);
       if (wave == 0) {  // while the tensor cores work
         multiply_scales(scales, scales_a, scales_b);
-        load_scales_b(scales_b, scale_b, problem, n, k_tile + 1);
+        load_scales_b(scales_b, rows_b, problem, k_tile + 1);
       }
       wgmma_wait(accumulators);
       if (wave == kWavesM * kWavesN - 1) {
