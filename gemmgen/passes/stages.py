@@ -27,7 +27,8 @@ from gemmgen.target import Target
 
 LEAST_STAGES = 2
 # K tiles in straight-line code beside a store of the tile before. Measured for 128x256: beside
-# masked groups two are 1 to 3 % slower than three (docs/kernel-notes.md).
+# masked groups two are 1 to 4 % slower than three, and as fast where three would leave two over,
+# which are code of their own (docs/kernel-notes.md).
 LATE_UNROLL, LATE_UNROLL_MASKED = 2, 3
 
 
@@ -149,7 +150,9 @@ def _unroll(
     looped = problem.k is not None and problem.k > structure.unroll * tile.k
     if tight and not looped:
         return 1, "registers are tight, the K loop stays a loop"
-    fewer = LATE_UNROLL_MASKED if spec.grouping == "masked" else LATE_UNROLL
+    in_loop = -(-problem.k // tile.k) - 1 if problem.k else 0  # the first K tile stands apart
+    by_three = spec.grouping == "masked" and in_loop % LATE_UNROLL_MASKED < LATE_UNROLL_MASKED - 1
+    fewer = LATE_UNROLL_MASKED if by_three else LATE_UNROLL
     late = store.late and not structure.a_stationary and _scaled_by_blocks(promotion)
     if late and structure.unroll > fewer:
         return fewer, "as fast as more with a late store, and compiled sooner"

@@ -285,6 +285,22 @@ def test_when_a_tile_is_stored_late(keys: dict[str, Any], late: bool) -> None:
     assert ("; late: " in plan.store.reason) == late
 
 
+@pytest.mark.parametrize(
+    ("grouping", "k", "unroll"),
+    [
+        ("masked", 2048, 3),  # 15 K tiles behind the first: none over
+        ("masked", 4096, 3),  # 31: one
+        ("masked", 3072, 2),  # 23: two
+        ("contiguous", 2048, 2),
+    ],
+)
+def test_how_far_a_loop_beside_late_stores_unrolls(grouping: str, k: int, unroll: int) -> None:
+    keys = {"grouping": grouping, "groups": 6, "n": 7168, "k": k, "expected_m": 4096}
+    plan = lower(GemmSpec(**spec(**keys)))
+    assert plan.store.late
+    assert plan.pipeline.unroll == unroll
+
+
 @pytest.mark.parametrize("m", [1, 64, 65, 128, 129, 512, 4096, 100_000])
 @pytest.mark.parametrize("n", [8, 576, 7168, 129_280, "dynamic"])
 @pytest.mark.parametrize("k", [16, 512, 7168, "dynamic"])
