@@ -198,7 +198,8 @@ class Spelling:
             return ()
         map_d, buffers = ("const TensorMap& map_d", "tensor_map_d"), ("uint32_t buffers", "buffers")
         d = [("Element* d", "d")] * self._grouping.clipped
-        return (("const PackedTile& packed", "packed"), map_d, *d, buffers, ("uint32_t& turn", "turn"))
+        packed, turn = ("const PackedTile& packed", "packed"), ("uint32_t& turn", "turn")
+        return (packed, map_d, *d, buffers, turn)
 
     def mainloop_of(self, first_block_columns: int) -> str:
         """The call of the copy for one way to straddle scale blocks of B."""
