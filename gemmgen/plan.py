@@ -18,6 +18,7 @@ from gemmgen.plan_record import from_record
 from gemmgen.plan_smem import Smem as Smem
 from gemmgen.plan_smem import SmemRegion as SmemRegion
 from gemmgen.plan_store import Store as Store
+from gemmgen.scaling import copies, shared_columns
 from gemmgen.target import Swizzle
 
 SCHEMA_VERSION = 2
@@ -199,11 +200,21 @@ class Promotion:
     k_tiles: int  # K tiles of one interval; 0: all
     scales_a: Scales
     scales_b: Scales
-    scale_b_blocks: int  # ahead: most scale blocks that the columns of one warpgroup touch
+    # ahead: most scale blocks that the columns of one warpgroup touch; with shared columns most
+    # parts of them that have a scale of their own
+    scale_b_blocks: int
     scale_b_held: bool  # stage: a wave's scales stay in registers for those below it
     # Every count of a warpgroup's columns that can lie in the first of their scale blocks.
     first_block_columns: tuple[int, ...]
     reason: str
+
+    @property
+    def shared_columns(self) -> int:
+        return shared_columns(self.first_block_columns)
+
+    @property
+    def copies(self) -> dict[int, list[int]]:
+        return copies(self.first_block_columns)
 
     @property
     def straddles(self) -> bool:

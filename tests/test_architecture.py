@@ -22,7 +22,8 @@ ROOMS: dict[str, set[str]] = {
     **{axis: {"errors"} for axis in AXES},
     "spec": {"errors", *AXES},
     "plan": {
-        *("target", "plan_params", "plan_pipeline", "plan_record", "plan_smem", "plan_store"),
+        *("scaling", "target"),
+        *("plan_params", "plan_pipeline", "plan_record", "plan_smem", "plan_store"),
     },
     "plan_params": {"target"},
     "plan_record": {"target"},

@@ -9,7 +9,13 @@ from gemmgen.passes.instruction import OTHER_REGISTERS
 from gemmgen.passes.limits import require
 from gemmgen.passes.shared_memory import TMA_ALIGNMENT
 from gemmgen.plan import Cluster, Mma, Operand, Problem, Promotion, Scales, Tile, Warps
-from gemmgen.scaling import SCALE_ALIGNMENT, ScaleGranularity, parse_granularity
+from gemmgen.scaling import (
+    SCALE_ALIGNMENT,
+    ScaleGranularity,
+    copies,
+    parse_granularity,
+    shared_columns,
+)
 from gemmgen.target import Target
 
 WAYS = {  # as the reason of a plan says it
@@ -35,6 +41,8 @@ def plan_promotion(
 
     A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
     which they can: selecting scales at run time would stand in every K tile, a copy costs none.
+    Where those are many, two ways share one: the columns by which they differ have
+    a scale of their own, whose block the tile chooses.
     A tile that starts at any row of A gets four more scales, from the multiple of 4 before it on.
     Raises SpecError when the scales of an operand are more than one TMA box.
     """
@@ -44,15 +52,19 @@ def plan_promotion(
     scales_b = _scales(of_b, tile.n, "B", tile, target)
     columns = tile.n // warps.consumers_n
     splits: tuple[int, ...] = (columns,)
-    blocks = 1
+    blocks, shared = 1, 0
     if scales_b.way == "ahead":
         block = scales_b.block_mn
         tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
         splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
-        blocks = max(1 + -(-(columns - first) // block) for first in splits)
+        shared = shared_columns(splits)
+        blocks = max(scale_parts(columns, first, block, shared) for first in copies(splits))
     ways = f"A: {WAYS[scales_a.way]}; B: {WAYS[scales_b.way]}"
     if len(splits) > 1:
-        ways += f", {len(splits)} copies of the mainloop, one for each way to straddle its blocks"
+        each = "every two ways" if shared else "each way"
+        ways += (
+            f", {len(copies(splits))} copies of the mainloop, one for {each} to straddle its blocks"
+        )
     return Promotion(
         interval_k=interval,
         parts=max(tile.k // interval, 1) if interval else 1,
@@ -66,6 +78,13 @@ def plan_promotion(
         if interval
         else f"the tensor core's own sums are the totals; {ways}",
     )
+
+
+def scale_parts(columns: int, first: int, block: int, shared: int) -> int:
+    """How many scales of B the columns of a warpgroup have; `shared` of each block but one may
+    belong to the block before."""
+    begins = range(first, columns, block)
+    return 1 + len(begins) + sum(begin + shared < columns for begin in begins if shared)
 
 
 def holds_columns(mma: Mma, warps: Warps, interval: int | None, tile: Tile) -> bool:

@@ -33,7 +33,8 @@ constexpr uint32_t kIntervalK = 128;  // between two promotions
 // FP32 scales: for A 1x128, for B 128x128 (rows x elements of K that share one).
 constexpr uint32_t kScaleBlockKA = 128;
 constexpr uint32_t kScaleBlockN = 128;
-constexpr uint32_t kScaleBlocksB = 3;  // that the columns of one warpgroup touch
+// Of the columns of one warpgroup; kSharedColumns of a block may belong to the one before.
+constexpr uint32_t kScaleBlocksB = 5, kSharedColumns = 16;
 constexpr uint32_t kScaleBlockKB = 128;
 
 constexpr uint32_t kStages = 4, kStageBytes = 47872;  // a full barrier counts these bytes, at most
@@ -256,24 +257,35 @@ DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
 
 using ScaleRowsB = const float*[kScaleBlocksB];  // where those of the first K block lie
 
+// Where part i of a warpgroup's columns begins. Parts lie in one block each: kFirstBlock columns in
+// the first, kSharedColumns in that or in the next, the others of the next, and so on.
+template <uint32_t kFirstBlock>
+DEVICE constexpr uint32_t part_begin(uint32_t i) {
+  return i == 0 ? 0 : kFirstBlock + (i - 1) / 2 * kScaleBlockN + (i - 1) % 2 * kSharedColumns;
+}
+template <uint32_t kFirstBlock>
 DEVICE void locate_scales_b(ScaleRowsB& rows, const float* scale_b, Problem problem,
                             uint32_t column) {
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
     // A tile that hangs over the edge of B may reach past its last block.
-    const uint64_t block = min(column / kScaleBlockN + i, ceil_div(problem.n, kScaleBlockN) - 1);
+    const uint64_t block = min((column + part_begin<kFirstBlock>(i)) / kScaleBlockN,
+                               ceil_div(problem.n, kScaleBlockN) - 1);
     rows[i] = scale_b + block * ceil_div(problem.k, kScaleBlockKB);
     // NOTE: hidden, or the compiler computes it anew between two wgmma of every K tile.
     asm volatile("" : "+l"(rows[i]));
   }
 }
 // Nothing beyond the last interval.
+template <uint32_t kFirstBlock>
 DEVICE void load_scales_b(ScalesB& scales, const ScaleRowsB& rows, Problem problem,
                           uint32_t interval) {
   const uint32_t k_block = interval * kIntervalK / kScaleBlockKB;
   if (k_block >= ceil_div(problem.k, kScaleBlockKB)) return;
 #pragma unroll
-  for (uint32_t i = 0; i < kScaleBlocksB; ++i) scales[i] = load_global(rows[i] + k_block);
+  for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
+    if (part_begin<kFirstBlock>(i) < kWarpgroupN) scales[i] = load_global(rows[i] + k_block);
+  }
 }
 
 DEVICE void multiply_scales(Scales& scales, const ScalesA& a, const ScalesB& b) {
@@ -287,14 +299,15 @@ DEVICE void multiply_scales(Scales& scales, const ScalesA& a, const ScalesB& b) 
   }
 }
 
-// kFirstBlock: how many of the warpgroup's columns lie in the first of their scale blocks of B.
 template <uint32_t kFirstBlock>
 DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
                     const Scales& scales, uint32_t wave_m, uint32_t wave_n) {
 #pragma unroll
   for (uint32_t j = 0; j < kMmaN / 8; ++j) {
     const uint32_t column = wave_n * kMmaN + 8 * j;
-    const uint32_t block = column < kFirstBlock ? 0 : 1 + (column - kFirstBlock) / kScaleBlockN;
+    const uint32_t beyond = column - kFirstBlock;  // the first part
+    const uint32_t block = column < kFirstBlock ? 0 : 1 + 2 * (beyond / kScaleBlockN) +
+                           (beyond % kScaleBlockN >= kSharedColumns);
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       float& total = totals[wave_m][column / 8][i];
@@ -325,8 +338,8 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
   Scales scales;
   float accumulators[kAccumulators];
   ScaleRowsB rows_b;
-  locate_scales_b(rows_b, scale_b, problem, n);
-  load_scales_b(scales_b, rows_b, problem, 0);
+  locate_scales_b<kFirstBlock>(rows_b, scale_b, problem, n);
+  load_scales_b<kFirstBlock>(scales_b, rows_b, problem, 0);
   barrier_wait(ring.full(), ring.phase);
   load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
 #pragma unroll 2
@@ -341,7 +354,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
             b + (wave_n * kMmaN * kRowBytes) / 16);
       if (wave == 0) {  // while the tensor cores work
         multiply_scales(scales, scales_a, scales_b);
-        load_scales_b(scales_b, rows_b, problem, k_tile + 1);
+        load_scales_b<kFirstBlock>(scales_b, rows_b, problem, k_tile + 1);
       }
       wgmma_wait(accumulators);
       if (wave == kWavesM * kWavesN - 1) {
@@ -455,28 +468,20 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r1
       Totals totals = {};
       switch (min(kScaleBlockN - column % kScaleBlockN, kWarpgroupN)) {
         case 16:
+        case 32:
           mainloop<16>(totals, ring, scale_b, problem, column, warp, lane);
           break;
-        case 32:
-          mainloop<32>(totals, ring, scale_b, problem, column, warp, lane);
-          break;
         case 48:
+        case 64:
           mainloop<48>(totals, ring, scale_b, problem, column, warp, lane);
           break;
-        case 64:
-          mainloop<64>(totals, ring, scale_b, problem, column, warp, lane);
-          break;
         case 80:
+        case 96:
           mainloop<80>(totals, ring, scale_b, problem, column, warp, lane);
           break;
-        case 96:
-          mainloop<96>(totals, ring, scale_b, problem, column, warp, lane);
-          break;
         case 112:
-          mainloop<112>(totals, ring, scale_b, problem, column, warp, lane);
-          break;
         case 128:
-          mainloop<128>(totals, ring, scale_b, problem, column, warp, lane);
+          mainloop<112>(totals, ring, scale_b, problem, column, warp, lane);
           break;
       }
       store_tile(totals, tensor_map_d, buffers, turn, row, column, lane);

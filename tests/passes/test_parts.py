@@ -11,9 +11,10 @@ from strategies import spec
 
 from gemmgen.errors import SpecError
 from gemmgen.passes import lower
-from gemmgen.passes.promotion import first_block_columns
+from gemmgen.passes.promotion import first_block_columns, scale_parts
 from gemmgen.plan import KernelPlan
 from gemmgen.sass_patch import Pattern
+from gemmgen.scaling import copies, shared_columns
 from gemmgen.spec import GemmSpec
 from gemmgen.target import Swizzle
 
@@ -55,6 +56,28 @@ def test_every_column_has_its_scale(tile_n: int) -> None:
         for column in range(0, tile_n, 8):
             block = 0 if column < first else 1 + (column - first) // 128
             assert start // 128 + block == (start + column) // 128
+
+
+@pytest.mark.parametrize("tile_n", range(16, 257, 16))
+def test_columns_that_share_a_scale_lie_in_one_block(tile_n: int) -> None:
+    """The CUDA text's parts of the columns, for both ways to straddle that share a copy."""
+    ways = first_block_columns(tile_n, tile_n, 1, 128, tiles=10**6)
+    shared = shared_columns(ways)
+    if not shared:
+        assert copies(ways) == {way: [way] for way in ways}
+        return
+    assert len(copies(ways)) <= 4
+    most = max(scale_parts(tile_n, first, 128, shared) for first in copies(ways))
+    for tile in range(64):
+        start = tile * tile_n
+        way = min(128 - start % 128, tile_n)
+        first = next(copy for copy, its in copies(ways).items() if way in its)
+        for column in range(0, tile_n, 8):
+            beyond = column - first
+            part = 0 if beyond < 0 else 1 + 2 * (beyond // 128) + (beyond % 128 >= shared)
+            begin = 0 if part == 0 else first + (part - 1) // 2 * 128 + (part - 1) % 2 * shared
+            assert part < most
+            assert (start + begin) // 128 == (start + column) // 128
 
 
 @pytest.mark.parametrize("tile_n", range(16, 257, 16))
