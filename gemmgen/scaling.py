@@ -62,12 +62,17 @@ def has_columns(granularity: str) -> bool:
     return block.mn == 1 and block.k is not None
 
 
-def shared_columns(ways: tuple[int, ...]) -> int:
-    """By how many columns two ways to straddle differ that share a copy of the mainloop.
+MOST_COPIES = (
+    4  # of the mainloop, before two ways share one: eight of 192x176 took 0.9 s to compile
+)
 
-    0: each has its own. Eight copies of 192x176 took 0.9 s to compile.
+
+def shared_columns(ways: tuple[int, ...]) -> int:
+    """By how many columns two ways to straddle scale blocks differ that share a copy; 0: none do.
+
+    `ways`: every count of a warpgroup's columns that can lie in its first block, ascending.
     """
-    return math.gcd(*ways) if len(ways) > 4 else 0
+    return math.gcd(*ways) if len(ways) > MOST_COPIES else 0
 
 
 def copies(ways: tuple[int, ...]) -> dict[int, list[int]]:

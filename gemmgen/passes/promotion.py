@@ -41,8 +41,8 @@ def plan_promotion(
 
     A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
     which they can: selecting scales at run time would stand in every K tile, a copy costs none.
-    Where those are many, two ways share one: the columns by which they differ have
-    a scale of their own, whose block the tile chooses.
+    Where those are many, two ways share one: the columns by which they differ have a scale of
+    their own, whose block the tile chooses.
     A tile that starts at any row of A gets four more scales, from the multiple of 4 before it on.
     Raises SpecError when the scales of an operand are more than one TMA box.
     """
