@@ -251,8 +251,15 @@ class Spelling:
         ]
 
     @property
+    def loads_b_if(self) -> bool:
+        """Whether scales of B are loaded by `load_global_if`."""
+        return self._plan.promotion.scales_b.way == "ahead" and not self._plan.for_few_rows
+
+    @property
     def loads_global(self) -> bool:
-        return any(s.way in ("ahead", "after") for _, s in self.scales)
+        """Whether scales are loaded by `load_global`."""
+        ahead = {"a": True, "b": not self.loads_b_if}
+        return any(s.way == "after" or (s.way == "ahead" and ahead[x]) for x, s in self.scales)
 
     # --- The producer ---------------------------------------------------------------------------
 
