@@ -252,14 +252,18 @@ class Spelling:
 
     @property
     def loads_b_if(self) -> bool:
-        """Whether scales of B are loaded by `load_global_if`."""
-        return self._plan.promotion.scales_b.way == "ahead" and not self._plan.for_few_rows
+        """Whether scales of B are loaded by `load_global_if`, the others by `load_global`."""
+        return self._plan.promotion.scales_b.way == "ahead" and self._plan.store.late
+
+    @property
+    def loads_b_last(self) -> bool:
+        """Whether the last wave of a K tile loads the next scales of B, not the first: measured."""
+        return self.loads_b_if and self._grouping.name != "contiguous"
 
     @property
     def loads_global(self) -> bool:
-        """Whether scales are loaded by `load_global`."""
-        ahead = {"a": True, "b": not self.loads_b_if}
-        return any(s.way == "after" or (s.way == "ahead" and ahead[x]) for x, s in self.scales)
+        ways = [s.way for x, s in self.scales if x == "a" or not self.loads_b_if]
+        return "ahead" in ways or "after" in ways
 
     # --- The producer ---------------------------------------------------------------------------
 

@@ -114,12 +114,10 @@ DEVICE float load_shared(uint32_t address) {
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
   return value;
 }
-// Undefined where it does not exist. NOTE: as a branch, it would keep the value before beside the
-// next, and the compiler would move scales about between the wgmma of two waves.
-DEVICE float load_global_if(bool exists, const float* address) {
+// NOTE: volatile, or the compiler moves a load that was issued early down to its first use.
+DEVICE float load_global(const float* address) {
   float value;
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p ld.global.nc.f32 %0, [%2];\n}"
-               : "=f"(value) : "r"(uint32_t(exists)), "l"(address));
+  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
   return value;
 }
 
@@ -283,12 +281,10 @@ template <uint32_t kFirstBlock>
 DEVICE void load_scales_b(ScalesB& scales, const ScaleRowsB& rows, Problem problem,
                           uint32_t interval) {
   const uint32_t k_block = interval * kIntervalK / kScaleBlockKB;
-  const bool exists = k_block < ceil_div(problem.k, kScaleBlockKB);
+  if (k_block >= ceil_div(problem.k, kScaleBlockKB)) return;
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
-    if (part_begin<kFirstBlock>(i) < kWarpgroupN) {
-      scales[i] = load_global_if(exists, rows[i] + k_block);
-    }
+    if (part_begin<kFirstBlock>(i) < kWarpgroupN) scales[i] = load_global(rows[i] + k_block);
   }
 }
 

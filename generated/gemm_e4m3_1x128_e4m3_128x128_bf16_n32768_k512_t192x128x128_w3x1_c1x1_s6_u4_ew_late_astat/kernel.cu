@@ -419,6 +419,9 @@ DEVICE void mainloop(Totals& totals, const PackedTile& packed, const TensorMap& 
       if (wave == 0) {  // while the tensor cores work
         load_scales_a(scales_a, ring.scale_a(k_tile) + scale_offset_a);
         multiply_scales(scales, scales_a, scales_b);
+      }
+      // Behind all wgmma of the K tile, which a load would hold up.
+      if (wave == kWavesM * kWavesN - 1) {
         load_scales_b(scales_b, rows_b, problem, k_tile + 1);
       }
       wgmma_wait(accumulators);
