@@ -144,7 +144,7 @@ def _kernel(built: Artifact) -> Kernel:
         geometry=f"{launch.threads}, {launch.cluster}, {launch.shared_bytes}, "
         f"{int(launch.programmatic)}",
         grid=f"{plan.tile.m * plan.cluster.m}, {plan.tile.n * plan.cluster.n}, "
-        f"{factor}, {none - factor}, {launch.most_idle}",
+        f"{factor}, {none - factor}, {launch.most_idle}, {int(plan.scheduler.by_row)}",
         sizes=_sizes(plan),
         counts=f"{len(plan.arguments)}, {len(plan.params)}",
         argument_rows=ROWS.join(_argument_row(plan, argument) for argument in plan.arguments),

@@ -35,6 +35,11 @@ class Grouping:
     def sliced(self) -> bool:
         return self.k_slice > 0
 
+    @property
+    def tiles_known(self) -> bool:
+        """Whether sizes alone tell how many tiles there are, and each has the same work."""
+        return self.index is None or self.index.extent == "m"
+
     def row_tiles(self, tiles: int, groups: int) -> int:
         """Most tiles along M in all groups, from the `tiles` that cover m rows."""
         if "d" in self.grouped:

@@ -270,7 +270,8 @@ class Launch:
     shared_bytes: int
     programmatic: bool  # it may start before the kernel ahead of it has ended, and waits for it
     reason: str
-    # As many CTAs for every row of tiles, if that idles no more than one in so many; 0: no matter.
+    # One in so many CTAs may be left out, so that every row of tiles has as many (by_row), or every
+    # CTA as many tiles; 0: none.
     most_idle: int = 0
 
 

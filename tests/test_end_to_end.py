@@ -19,7 +19,7 @@ from gemmgen.build import build_kernel
 from gemmgen.dtypes import DTYPES
 from gemmgen.plan import KernelPlan
 from gemmgen.runtime.arguments import Arguments
-from gemmgen.runtime.call import count_clusters, count_ctas, param_values, with_equal_rows
+from gemmgen.runtime.call import balance_ctas, count_clusters, count_ctas, param_values
 from gemmgen.runtime.layout import TensorView
 from gemmgen.runtime.tensor_map import TensorMapArgs
 from gemmgen.spec import GemmSpec
@@ -91,7 +91,7 @@ def call(plan: KernelPlan, ptx: str, *tensors: torch.Tensor, resident: int = 2) 
     emulator.launch(
         emulator.load(ptx),
         plan.name,
-        grid=(with_equal_rows(plan, sizes["m"], ctas),),
+        grid=(balance_ctas(plan, sizes["m"], clusters, ctas),),
         block=(plan.launch.threads,),
         cluster=(plan.launch.cluster,),
         shared_bytes=plan.launch.shared_bytes,

@@ -20,7 +20,7 @@ from gemmgen.dtypes import DTYPES
 from gemmgen.export import write_library
 from gemmgen.grouping import GROUPINGS
 from gemmgen.runtime.arguments import Arguments
-from gemmgen.runtime.call import count_clusters, count_ctas, param_values, with_equal_rows
+from gemmgen.runtime.call import balance_ctas, count_clusters, count_ctas, param_values
 from gemmgen.runtime.layout import TensorView
 from gemmgen.runtime.tensor_map import TensorMapArgs
 
@@ -142,7 +142,7 @@ def expected_lines(plan, views, num_sms: int) -> list[str]:
         return []
     resident = 132 if plan.launch.cluster == 1 else 60
     ctas = count_ctas(clusters, plan.launch.cluster, resident, num_sms or None)
-    ctas = with_equal_rows(plan, sizes["m"], ctas)
+    ctas = balance_ctas(plan, sizes["m"], clusters, ctas)
     lines, params = [], []
     for param, value in zip(plan.params, param_values(plan, sizes, views), strict=True):
         if not isinstance(value, TensorMapArgs):

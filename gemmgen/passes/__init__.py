@@ -115,7 +115,8 @@ def _lower_structure(
             promotion, smem = lines, room
     scheduler = choose_raster(spec, problem, tile, cluster, pipeline)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
-    launch = choose_launch(spec, warps, cluster, smem, scheduler)
+    few = mma.swap_ab or reduction.divided
+    launch = choose_launch(spec, grouping, warps, cluster, smem, scheduler, for_few_rows=few)
     name = kernel_name(
         spec,
         problem,

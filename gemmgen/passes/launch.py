@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from gemmgen.grouping import Grouping
 from gemmgen.plan import Cluster, Launch, Scheduler, Smem, Warps
 from gemmgen.spec import GemmSpec
 
-# One in so many multiprocessors is left idle so that every row of tiles has as many CTAs; otherwise
-# CTAs change the row on their way and no longer read the same columns of B at the same time.
+# One in so many multiprocessors may be left idle so that every row of tiles has as many CTAs, or
+# every CTA as many tiles. Otherwise CTAs change the row on their way and no longer read the same
+# columns of B at the same time; or some work in the last wave and have spent the power of all.
 MOST_IDLE = 32
 
 
 def choose_launch(
-    spec: GemmSpec, warps: Warps, cluster: Cluster, smem: Smem, scheduler: Scheduler
+    spec: GemmSpec,
+    grouping: Grouping,
+    warps: Warps,
+    cluster: Cluster,
+    smem: Smem,
+    scheduler: Scheduler,
+    *,
+    for_few_rows: bool,
 ) -> Launch:
-    """Persistent: whole clusters, as many as run at once, never more than there are tiles."""
+    """Persistent: whole clusters, as many as run at once, never more than there are tiles.
+
+    A few less where the host knows the tiles and that takes as many waves. Not for few rows: there
+    all multiprocessors draw weights.
+    """
+    even = grouping.tiles_known and not for_few_rows
     reason = "persistent: one CTA a multiprocessor walks over the tiles"
     if scheduler.by_row:
         reason += ", as many for every row of tiles"
+    elif even:
+        reason += ", as many as take no more waves"
     if spec.pdl:
         reason += "; starts while the kernel before it drains, and waits before it touches memory"
     return Launch(
@@ -25,5 +41,5 @@ def choose_launch(
         shared_bytes=smem.bytes,
         programmatic=spec.pdl,
         reason=reason,
-        most_idle=MOST_IDLE if scheduler.by_row else 0,
+        most_idle=MOST_IDLE if scheduler.by_row or even else 0,
     )

@@ -122,8 +122,12 @@ def count_ctas(clusters: int, cluster: int, resident_clusters: int, num_sms: int
     return cluster * min(clusters, resident_clusters)
 
 
-def with_equal_rows(plan: KernelPlan, m: int, ctas: int) -> int:
-    """As many CTAs, or a few less where every row of tiles should have the same number."""
-    most_idle = plan.launch.most_idle
-    idle = ctas % -(-m // plan.tile.m)
-    return ctas - idle if most_idle and most_idle * idle <= ctas else ctas
+def balance_ctas(plan: KernelPlan, m: int, clusters: int, ctas: int) -> int:
+    """As many CTAs, or a few less: every row of tiles has as many, or no CTA has more tiles."""
+    launch = plan.launch
+    if plan.scheduler.by_row:
+        idle = ctas % -(-m // plan.tile.m)
+    else:
+        waves = -(-clusters // (ctas // launch.cluster))
+        idle = ctas - launch.cluster * -(-clusters // waves)
+    return ctas - idle if launch.most_idle and launch.most_idle * idle <= ctas else ctas

@@ -13,7 +13,7 @@ from gemmgen.counters import count
 from gemmgen.errors import DeviceError
 from gemmgen.runtime import driver, identity, launcher, streams
 from gemmgen.runtime.arguments import Arguments, common_device
-from gemmgen.runtime.call import Form, count_ctas, form_of, marshal, with_equal_rows
+from gemmgen.runtime.call import Form, balance_ctas, count_ctas, form_of, marshal
 from gemmgen.runtime.launch import Launch, LoadedKernel
 from gemmgen.runtime.layout import TensorView
 from gemmgen.runtime.loading import refuse_capture
@@ -102,7 +102,7 @@ class GemmKernel:
         loaded = self._loaded.get(index) or self._load(index)
         geometry = self.plan.launch
         ctas = count_ctas(form.clusters, geometry.cluster, loaded.resident_clusters, num_sms)
-        ctas = with_equal_rows(self.plan, form.m, ctas)
+        ctas = balance_ctas(self.plan, form.m, form.clusters, ctas)
         # The driver encodes tensor maps for a context; a thread that never used the GPU has none.
         with driver.current(loaded.context):
             params, storage = marshal(form, views)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gemmgen import LaunchError
-from gemmgen.runtime.call import count_clusters, count_ctas, param_values, with_equal_rows
+from gemmgen.runtime.call import balance_ctas, count_clusters, count_ctas, param_values
 from gemmgen.runtime.layout import TensorView
 
 
@@ -57,8 +59,48 @@ def test_whole_clusters_that_run_at_once_and_have_work(
 )
 def test_as_many_ctas_for_every_row_of_tiles(make_plan, m: int, ctas: int, equal: int) -> None:
     plan = make_plan(tile="128x128", k=512, schedule="a_stationary")
-    assert with_equal_rows(plan, m, ctas) == equal
-    assert with_equal_rows(make_plan(tile="128x128"), m, ctas) == ctas
+    assert balance_ctas(plan, m, 10**6, ctas) == equal
+
+
+@pytest.mark.parametrize(
+    ("clusters", "ctas", "even"),
+    [
+        (2048, 132, 128),  # 16 waves
+        (4096, 132, 128),  # 32 instead of 31 and a few tiles
+        (1024, 132, 128),
+        (1320, 132, 132),
+        (133, 132, 132),  # half of them would be idle
+        (900, 132, 129),
+        (100, 100, 100),
+        (1, 1, 1),
+    ],
+)
+def test_no_more_ctas_than_have_equally_many_tiles(make_plan, clusters, ctas, even) -> None:
+    assert balance_ctas(make_plan(tile="128x256"), 128, clusters, ctas) == even
+    pairs = make_plan(tile="128x128", cluster="2x1")
+    assert balance_ctas(pairs, 128, clusters, 2 * ctas) == 2 * even
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # it holds no state
+@given(st.integers(1, 10**6), st.integers(1, 132))
+def test_fewer_ctas_take_no_more_waves(make_plan, clusters: int, at_once: int) -> None:
+    ctas = min(clusters, at_once)
+    fewer = balance_ctas(make_plan(tile="128x256"), 128, clusters, ctas)
+    assert 1 <= fewer <= ctas
+    assert -(-clusters // fewer) == -(-clusters // ctas)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"grouping": "masked", "groups": 4},  # only the GPU knows how many tiles there are
+        {"grouping": "contiguous_ends", "groups": 4},
+        {"tile": "16x64", "split_k": 2},  # all multiprocessors draw weights
+    ],
+    ids=str,
+)
+def test_who_keeps_all_ctas(make_plan, keys) -> None:
+    assert balance_ctas(make_plan(**{"tile": "128x128", **keys}), 128, 2048, 132) == 132
 
 
 @pytest.mark.parametrize(("cluster", "num_sms"), [(1, 0), (2, 1), (1, -1)])
