@@ -18,7 +18,7 @@ from gemmgen.errors import OutputError, ResultsError
 
 SCHEMA = "line.schema.json"
 RESULTS = Path("benchmarks/results")
-PACKAGES = ("torch", "triton", "deep_gemm", "cuda-bindings")
+PACKAGES = ("torch", "triton", "deep_gemm", "sgl-deep-gemm", "cuda-bindings")
 
 Line = dict[str, Any]
 
