@@ -285,6 +285,11 @@ class Sass:
     reason: str
 
 
+def of_few_rows(mma: Mma, reduction: Reduction) -> bool:
+    """Of the family of templates/few_rows: swapped operands, or K that is divided."""
+    return mma.swap_ab or reduction.divided
+
+
 @dataclass(frozen=True)
 class KernelPlan:
     """Everything that a kernel is, decided."""
@@ -321,8 +326,7 @@ class KernelPlan:
 
     @property
     def for_few_rows(self) -> bool:
-        """Of the family of templates/few_rows: swapped operands, or K that is divided."""
-        return self.mma.swap_ab or self.reduction.divided
+        return of_few_rows(self.mma, self.reduction)
 
     def to_json(self) -> str:
         """The plan as JSON text; `from_json` is its inverse."""

@@ -29,7 +29,7 @@ from gemmgen.passes.structures import candidate_structures
 from gemmgen.passes.tiling import place_tile
 from gemmgen.passes.tuning import as_not_tuned, as_tuned, with_tuned_keys
 from gemmgen.passes.warpgroups import assign_warpgroups
-from gemmgen.plan import KernelPlan, Problem, Sass
+from gemmgen.plan import KernelPlan, Problem, Sass, of_few_rows
 from gemmgen.spec import GemmSpec
 from gemmgen.target import H200, Target
 from gemmgen.tuned import Table, current_table
@@ -115,7 +115,7 @@ def _lower_structure(
             promotion, smem = lines, room
     scheduler = choose_raster(spec, problem, tile, cluster, pipeline)
     arguments, params = derive_signature(problem, grouping, operand_a, operand_b, promotion, store)
-    few = mma.swap_ab or reduction.divided
+    few = of_few_rows(mma, reduction)
     launch = choose_launch(spec, grouping, warps, cluster, smem, scheduler, for_few_rows=few)
     name = kernel_name(
         spec,

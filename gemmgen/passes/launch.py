@@ -6,9 +6,10 @@ from gemmgen.grouping import Grouping
 from gemmgen.plan import Cluster, Launch, Scheduler, Smem, Warps
 from gemmgen.spec import GemmSpec
 
-# One in so many multiprocessors may be left idle so that every row of tiles has as many CTAs, or
-# every CTA as many tiles. Otherwise CTAs change the row on their way and no longer read the same
-# columns of B at the same time; or some work in the last wave and have spent the power of all.
+# One in so many multiprocessors may be left idle, so that every row of tiles has as many CTAs:
+# otherwise CTAs change the row on their way and no longer read the same columns of B at the same
+# time. Or so that every CTA has as many tiles: those left out would not make the waves fewer, and
+# large kernels are 1 to 2 % faster without them (docs/kernel-notes.md).
 MOST_IDLE = 32
 
 
