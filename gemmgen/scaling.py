@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 
@@ -62,13 +63,12 @@ def has_columns(granularity: str) -> bool:
     return block.mn == 1 and block.k is not None
 
 
-MOST_COPIES = (
-    4  # of the mainloop, before two ways share one: eight of 192x176 took 0.9 s to compile
-)
+# Copies of the mainloop before ways share one, and then: eight of 192x176 took 0.9 s to compile.
+MOST_COPIES, SHARED_COPIES = 4, 3
 
 
 def shared_columns(ways: tuple[int, ...]) -> int:
-    """By how many columns two ways to straddle scale blocks differ that share a copy; 0: none do.
+    """By how many columns ways to straddle scale blocks differ that share a copy; 0: none do.
 
     `ways`: every count of a warpgroup's columns that can lie in its first block, ascending.
     """
@@ -76,10 +76,12 @@ def shared_columns(ways: tuple[int, ...]) -> int:
 
 
 def copies(ways: tuple[int, ...]) -> dict[int, list[int]]:
-    """Copies of the mainloop, by the fewest columns in a first block: the ways of each."""
-    shared = shared_columns(ways)
-    found: dict[int, list[int]] = {}
-    for way in ways:
-        second = shared > 0 and way // shared % 2 == 0  # 32 after 16, 64 after 48
-        found.setdefault(way - shared * second, []).append(way)
-    return found
+    """Copies of the mainloop, by the fewest columns in a first block: the ways of each.
+
+    The first has fewer ways where they do not divide: with few columns in its first block a tile
+    reaches one block more than others, and the slowest copy counts where tiles fill whole waves.
+    """
+    each = -(-len(ways) // SHARED_COPIES) if shared_columns(ways) else 1
+    first = len(ways) % each or each
+    cuts = [0, *range(first, len(ways) + 1, each)]
+    return {ways[begin]: list(ways[begin:end]) for begin, end in pairwise(cuts)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gemmgen.grouping import Grouping
 from gemmgen.plan import KernelPlan, Operand, Scales
+from gemmgen.spelling_copies import MainloopCopies, mainloop_copies
 from gemmgen.spelling_function import DeviceFunction
 from gemmgen.spelling_release import Release, release_of
 from gemmgen.spelling_tma import TmaLoad, tma_load
@@ -201,9 +202,9 @@ class Spelling:
         packed, turn = ("const PackedTile& packed", "packed"), ("uint32_t& turn", "turn")
         return (packed, map_d, *d, buffers, turn)
 
-    def mainloop_of(self, first_block_columns: int) -> str:
-        """The call of the copy for one way to straddle scale blocks of B."""
-        return self.mainloop.call(10, f"<{first_block_columns}>")
+    @property
+    def of_copy(self) -> MainloopCopies:
+        return mainloop_copies(self._plan, self.mainloop)
 
     @property
     def scale_totals(self) -> DeviceFunction:
@@ -222,7 +223,6 @@ class Spelling:
     @property
     def load_tiles(self) -> DeviceFunction:
         maps = ["a", "b", *(f"scale_{x}" for x, s in self.scales if s.by_map)]
-        by_line = self._plan.promotion.scales_a.by_line
         return DeviceFunction(
             "load_tiles",
             (
@@ -230,7 +230,7 @@ class Spelling:
                 ("TileScheduler tile", "tile"),
                 ("Problem problem", "problem"),
                 *((f"const TensorMap& map_{name}", f"tensor_map_{name}") for name in maps),
-                *[("const float* scale_a", "scale_a")] * by_line,
+                *[("const float* scale_a", "scale_a")] * self._plan.promotion.scales_a.by_line,
                 *[("uint32_t rank", "rank")] * (self._plan.cluster.k > 1),
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from gemmgen.grouping import Grouping
 from gemmgen.passes.instruction import OTHER_REGISTERS
@@ -41,8 +42,8 @@ def plan_promotion(
 
     A tile whose columns straddle scale blocks of B gets one copy of the mainloop for every way in
     which they can: selecting scales at run time would stand in every K tile, a copy costs none.
-    Where those are many, two ways share one: the columns by which they differ have a scale of
-    their own, whose block the tile chooses.
+    Where those are many, some share one: the columns by which they differ have scales of their
+    own, whose blocks the tile chooses.
     A tile that starts at any row of A gets four more scales, from the multiple of 4 before it on.
     Raises SpecError when the scales of an operand are more than one TMA box.
     """
@@ -58,10 +59,10 @@ def plan_promotion(
         tiles = -(-problem.n // tile.n) + cluster.n - 1 if problem.n is not None else block
         splits = first_block_columns(tile.n, columns, warps.consumers_n, block, tiles)
         shared = shared_columns(splits)
-        blocks = max(scale_parts(columns, first, block, shared) for first in copies(splits))
+        blocks = max(scale_parts(columns, its, block, shared) for its in copies(splits).values())
     ways = f"A: {WAYS[scales_a.way]}; B: {WAYS[scales_b.way]}"
     if len(splits) > 1:
-        each = "every two ways" if shared else "each way"
+        each = "some ways" if shared else "each way"
         ways += (
             f", {len(copies(splits))} copies of the mainloop, one for {each} to straddle its blocks"
         )
@@ -80,11 +81,11 @@ def plan_promotion(
     )
 
 
-def scale_parts(columns: int, first: int, block: int, shared: int) -> int:
-    """How many scales of B the columns of a warpgroup have; `shared` of each block but one may
-    belong to the block before."""
-    begins = range(first, columns, block)
-    return 1 + len(begins) + sum(begin + shared < columns for begin in begins if shared)
+def scale_parts(columns: int, ways: Sequence[int], block: int, shared: int) -> int:
+    """How many scales of B the columns of a warpgroup have in the copy for these ways: each column
+    where a block may begin, in steps of `shared`, begins a part."""
+    begins = range(ways[0], ways[-1] + 1, shared or block)
+    return 1 + sum(len(range(begin, columns, block)) for begin in begins)
 
 
 def holds_columns(mma: Mma, warps: Warps, interval: int | None, tile: Tile) -> bool:

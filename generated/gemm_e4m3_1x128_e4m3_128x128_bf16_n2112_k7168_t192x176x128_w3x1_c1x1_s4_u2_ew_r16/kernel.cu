@@ -257,19 +257,21 @@ DEVICE void load_scales_a(ScalesA& scales, uint32_t address) {
 
 using ScaleRowsB = const float*[kScaleBlocksB];  // where those of the first K block lie
 
-// Where part i of a warpgroup's columns begins. Parts lie in one block each: kFirstBlock columns in
-// the first, kSharedColumns in that or in the next, the others of the next, and so on.
-template <uint32_t kFirstBlock>
+// Where part i of a warpgroup's columns begins, all of which lie in one block: kFirstBlock columns,
+// then kWays parts of which any may be the first of the next block, kSharedColumns each but for the
+// last, and so on every kScaleBlockN.
+template <uint32_t kFirstBlock, uint32_t kWays>
 DEVICE constexpr uint32_t part_begin(uint32_t i) {
-  return i == 0 ? 0 : kFirstBlock + (i - 1) / 2 * kScaleBlockN + (i - 1) % 2 * kSharedColumns;
+  return i == 0 ? 0
+                : kFirstBlock + (i - 1) / kWays * kScaleBlockN + (i - 1) % kWays * kSharedColumns;
 }
-template <uint32_t kFirstBlock>
+template <uint32_t kFirstBlock, uint32_t kWays>
 DEVICE void locate_scales_b(ScaleRowsB& rows, const float* scale_b, Problem problem,
                             uint32_t column) {
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
     // A tile that hangs over the edge of B may reach past its last block.
-    const uint64_t block = min((column + part_begin<kFirstBlock>(i)) / kScaleBlockN,
+    const uint64_t block = min((column + part_begin<kFirstBlock, kWays>(i)) / kScaleBlockN,
                                ceil_div(problem.n, kScaleBlockN) - 1);
     rows[i] = scale_b + block * ceil_div(problem.k, kScaleBlockKB);
     // NOTE: hidden, or the compiler computes it anew between two wgmma of every K tile.
@@ -277,14 +279,14 @@ DEVICE void locate_scales_b(ScaleRowsB& rows, const float* scale_b, Problem prob
   }
 }
 // Nothing beyond the last interval.
-template <uint32_t kFirstBlock>
+template <uint32_t kFirstBlock, uint32_t kWays>
 DEVICE void load_scales_b(ScalesB& scales, const ScaleRowsB& rows, Problem problem,
                           uint32_t interval) {
   const uint32_t k_block = interval * kIntervalK / kScaleBlockKB;
   if (k_block >= ceil_div(problem.k, kScaleBlockKB)) return;
 #pragma unroll
   for (uint32_t i = 0; i < kScaleBlocksB; ++i) {
-    if (part_begin<kFirstBlock>(i) < kWarpgroupN) scales[i] = load_global(rows[i] + k_block);
+    if (part_begin<kFirstBlock, kWays>(i) < kWarpgroupN) scales[i] = load_global(rows[i] + k_block);
   }
 }
 
@@ -299,15 +301,15 @@ DEVICE void multiply_scales(Scales& scales, const ScalesA& a, const ScalesB& b) 
   }
 }
 
-template <uint32_t kFirstBlock>
+template <uint32_t kFirstBlock, uint32_t kWays>
 DEVICE void promote(Totals& totals, const float (&accumulators)[kAccumulators],
                     const Scales& scales, uint32_t wave_m, uint32_t wave_n) {
 #pragma unroll
   for (uint32_t j = 0; j < kMmaN / 8; ++j) {
     const uint32_t column = wave_n * kMmaN + 8 * j;
     const uint32_t beyond = column - kFirstBlock;  // the first part
-    const uint32_t block = column < kFirstBlock ? 0 : 1 + 2 * (beyond / kScaleBlockN) +
-                           (beyond % kScaleBlockN >= kSharedColumns);
+    const uint32_t block = column < kFirstBlock ? 0 : 1 + kWays * (beyond / kScaleBlockN) +
+                           min(beyond % kScaleBlockN / kSharedColumns, kWays - 1);
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       float& total = totals[wave_m][column / 8][i];
@@ -325,7 +327,7 @@ DEVICE void release(Ring ring, uint32_t lane) {
   if (lane == 0) barrier_arrive(ring.empty());
 }
 
-template <uint32_t kFirstBlock>
+template <uint32_t kFirstBlock, uint32_t kWays>
 DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem problem, uint32_t n,
                      uint32_t warp, uint32_t lane) {
   const uint32_t k_tiles = ceil_div(problem.k, kTileK);
@@ -338,8 +340,8 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
   Scales scales;
   float accumulators[kAccumulators];
   ScaleRowsB rows_b;
-  locate_scales_b<kFirstBlock>(rows_b, scale_b, problem, n);
-  load_scales_b<kFirstBlock>(scales_b, rows_b, problem, 0);
+  locate_scales_b<kFirstBlock, kWays>(rows_b, scale_b, problem, n);
+  load_scales_b<kFirstBlock, kWays>(scales_b, rows_b, problem, 0);
   barrier_wait(ring.full(), ring.phase);
   load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
 #pragma unroll 2
@@ -354,7 +356,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
             b + (wave_n * kMmaN * kRowBytes) / 16);
       if (wave == 0) {  // while the tensor cores work
         multiply_scales(scales, scales_a, scales_b);
-        load_scales_b<kFirstBlock>(scales_b, rows_b, problem, k_tile + 1);
+        load_scales_b<kFirstBlock, kWays>(scales_b, rows_b, problem, k_tile + 1);
       }
       wgmma_wait(accumulators);
       if (wave == kWavesM * kWavesN - 1) {
@@ -366,7 +368,7 @@ DEVICE void mainloop(Totals& totals, Ring& ring, const float* scale_b, Problem p
           load_scales_a(scales_a, ring.scale_a() + scale_offset_a);
         }
       }
-      promote<kFirstBlock>(totals, accumulators, scales, wave_m, wave_n);
+      promote<kFirstBlock, kWays>(totals, accumulators, scales, wave_m, wave_n);
     }
   }
 }
@@ -469,19 +471,17 @@ gemm_e4m3_1x128_e4m3_128x128_bf16_n2112_k7168_t192x176x128_w3x1_c1x1_s4_u2_ew_r1
       switch (min(kScaleBlockN - column % kScaleBlockN, kWarpgroupN)) {
         case 16:
         case 32:
-          mainloop<16>(totals, ring, scale_b, problem, column, warp, lane);
+          mainloop<16, 2>(totals, ring, scale_b, problem, column, warp, lane);
           break;
         case 48:
         case 64:
-          mainloop<48>(totals, ring, scale_b, problem, column, warp, lane);
-          break;
         case 80:
-        case 96:
-          mainloop<80>(totals, ring, scale_b, problem, column, warp, lane);
+          mainloop<48, 3>(totals, ring, scale_b, problem, column, warp, lane);
           break;
+        case 96:
         case 112:
         case 128:
-          mainloop<112>(totals, ring, scale_b, problem, column, warp, lane);
+          mainloop<96, 3>(totals, ring, scale_b, problem, column, warp, lane);
           break;
       }
       store_tile(totals, tensor_map_d, buffers, turn, row, column, lane);

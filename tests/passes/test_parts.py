@@ -60,22 +60,26 @@ def test_every_column_has_its_scale(tile_n: int) -> None:
 
 @pytest.mark.parametrize("tile_n", range(16, 257, 16))
 def test_columns_that_share_a_scale_lie_in_one_block(tile_n: int) -> None:
-    """The CUDA text's parts of the columns, for both ways to straddle that share a copy."""
+    """The CUDA text's parts of the columns, for all ways to straddle that share a copy."""
     ways = first_block_columns(tile_n, tile_n, 1, 128, tiles=10**6)
     shared = shared_columns(ways)
     if not shared:
         assert copies(ways) == {way: [way] for way in ways}
         return
-    assert len(copies(ways)) <= 4
-    most = max(scale_parts(tile_n, first, 128, shared) for first in copies(ways))
+    assert len(copies(ways)) <= 3
+    assert sorted(way for its in copies(ways).values() for way in its) == list(ways)
+    most = max(scale_parts(tile_n, its, 128, shared) for its in copies(ways).values())
     for tile in range(64):
         start = tile * tile_n
         way = min(128 - start % 128, tile_n)
-        first = next(copy for copy, its in copies(ways).items() if way in its)
+        first, its = next((copy, its) for copy, its in copies(ways).items() if way in its)
+        count = (its[-1] - first) // shared + 1
         for column in range(0, tile_n, 8):
             beyond = column - first
-            part = 0 if beyond < 0 else 1 + 2 * (beyond // 128) + (beyond % 128 >= shared)
-            begin = 0 if part == 0 else first + (part - 1) // 2 * 128 + (part - 1) % 2 * shared
+            within = min(beyond % 128 // shared, count - 1)
+            part = 0 if beyond < 0 else 1 + count * (beyond // 128) + within
+            block, number = divmod(part - 1, count)
+            begin = 0 if part == 0 else first + block * 128 + number * shared
             assert part < most
             assert (start + begin) // 128 == (start + column) // 128
 
