@@ -347,9 +347,9 @@ constexpr uint32_t kWaves = kWavesM * kWavesN;
 DEVICE void store_boxes(const PackedTile& tile, const TensorMap& map_d, uint32_t buffers,
                         uint32_t& turn, uint32_t wave, uint32_t lane) {
   constexpr uint32_t kAcross = kWarpgroupN / kStoreColumns, kBoxes = kWavesM * kAcross;
+  constexpr uint32_t kShare = ceil_div(kBoxes, kWaves);
 #pragma unroll
-  for (uint32_t box = 0; box < kBoxes; ++box) {
-    if (box * kWaves / kBoxes != wave) continue;
+  for (uint32_t box = wave * kShare; box < min((wave + 1) * kShare, kBoxes); ++box) {
     const uint32_t m = box / kAcross, first = box % kAcross * (kStoreColumns / 8);
     const uint32_t buffer = buffers + turn * kBytesD;
     turn = turn + 1 == kStoreBuffers ? 0 : turn + 1;
